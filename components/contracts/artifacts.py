@@ -1,0 +1,88 @@
+"""Layouts of what stages hand to each other. Every artifact is a folder sealed by `files.write_manifest`.
+
+    impressions (ingest), clean (validate)     dt=YYYY-MM-DD/*.parquet: log columns + `split`; labels attributed
+    features (ingest)                          <view>/*.parquet, only rows with event and created before as-of
+    quarantine (validate)                      *.parquet: the bad rows as they came, + `reason`
+    dataset (retrieve)                         train|valid|test/part-*.parquet: ids, event_timestamp, raw feature
+                                               values of the union spec, click, conversion
+    encoded (encode)                           encoder.json, encoder.npz, train|valid/{ids,dense,click,conversion}.npy
+    model (train)                              model.json, encoder.json, encoder.npz, weights.safetensors, model.onnx,
+                                               metrics.json (validation metrics, history, eligibility)
+    evaluation (evaluate)                      evaluation.json (decision.py's `Evaluation`), plots' data included
+    expected (materialize)                     expected.parquet: user_id, item_id, context, raw features as the
+                                               service must see them after the materialization
+
+Counts of rows travel in the manifests under `rows` and accumulate stage by stage.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from components.contracts.config import Config
+from components.contracts.files import read_json, read_manifest, sha256_json
+from components.contracts.spec import FeatureSpec
+
+MODEL_JSON = "model.json"
+METRICS_JSON = "metrics.json"
+ENCODER_JSON = "encoder.json"
+ENCODER_ARRAYS = "encoder.npz"
+WEIGHTS = "weights.safetensors"
+ONNX = "model.onnx"
+EVALUATION_JSON = "evaluation.json"
+EXPECTED = "expected.parquet"
+
+
+class Rows(Config):
+    """Where every row of the log went. `total` = invisible + immature + quarantined + gap + train + valid + test."""
+
+    total: int = 0
+    invisible: int = 0
+    immature: int = 0
+    quarantined: int = 0
+    gap: int = 0
+    train: int = 0
+    valid: int = 0
+    test: int = 0
+
+
+class Ranges(Config):
+    """What a model's data covered, so that a later test split can be checked against it.
+
+    `kind` "time": bounds are ISO-8601 UTC; "hash": bounds are decimal shares of the hash space of users.
+    Intervals are half-open [start, end). `seed` belongs to "hash".
+    """
+
+    kind: str
+    train: tuple[str, str]
+    valid: tuple[str, str]
+    test: tuple[str, str]
+    seed: int = 0
+
+
+class ModelInfo(Config):
+    """`model.json`: all that is needed to encode raw rows and to judge where the model comes from."""
+
+    candidate: str
+    architecture: dict[str, int | float | str | list[int]]
+    spec: FeatureSpec
+    ranges: Ranges
+    dataset: str
+    as_of: str
+    data_fingerprint: str
+    code: str
+    seed: int
+
+
+def read_model(folder: Path, verify: bool = True) -> ModelInfo:
+    """Raises CorruptArtifact or DataError if the folder is not exactly what its manifest says."""
+    read_manifest(folder, verify=verify)
+    return ModelInfo.parse((folder / MODEL_JSON).read_bytes(), where=str(folder / MODEL_JSON))
+
+
+def model_identity(folder: Path) -> str:
+    """Hash of what makes predictions (weights, encoder, spec); equal for two runs of one training."""
+    files = read_manifest(folder, verify=False)["files"]
+    info = read_json(folder / MODEL_JSON)
+    parts = [files.get(name, "") for name in (WEIGHTS, ENCODER_JSON, ENCODER_ARRAYS)]
+    return sha256_json([*parts, info["spec"], info["architecture"]])
