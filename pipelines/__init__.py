@@ -1,0 +1,1 @@
+"""The DAGs, each on one screen, and the `esmm` command."""

@@ -1,9 +1,9 @@
 """A dataset folder: what an importer or the simulator writes and a pipeline run reads.
 
-    DIR/dataset.json                         this file's `DatasetInfo`
-    DIR/log/dt=YYYY-MM-DD/*.parquet          impression log (columns.py), UTC microseconds
-    DIR/features/<view>/*.parquet            entity column, event_timestamp, created, fields (optional)
-    DIR/truth/dt=YYYY-MM-DD/*.parquet        probabilities (simulated data only; evaluation alone reads it)
+DIR/dataset.json                         this file's `DatasetInfo`
+DIR/log/dt=YYYY-MM-DD/*.parquet          impression log (columns.py), UTC microseconds
+DIR/features/<view>/*.parquet            entity column, event_timestamp, created, fields (optional)
+DIR/truth/dt=YYYY-MM-DD/*.parquet        probabilities (simulated data only; evaluation alone reads it)
 """
 
 from __future__ import annotations

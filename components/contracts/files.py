@@ -36,8 +36,8 @@ def write_text(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(aside, 0o644)
-        os.replace(aside, path)
+        Path(aside).chmod(0o644)
+        Path(aside).replace(path)
     except BaseException:
         Path(aside).unlink(missing_ok=True)
         raise
@@ -69,12 +69,12 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise DataError(f"{path} already exists and is not empty: choose another folder or remove it first")
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    os.chmod(aside, 0o755)
+    aside.chmod(0o755)
     try:
         yield aside
         if path.exists():
             path.rmdir()
-        os.replace(aside, path)
+        aside.replace(path)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise

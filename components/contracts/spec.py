@@ -75,9 +75,13 @@ class FeatureSpec(Config):
             if feature.encoding == "id" and feature.dtype == "float":
                 raise FeatureSpecError(f"feature {feature.name!r} is a float and no id: use encoding 'bucket'")
             if feature.name == c.POSITION and feature.tower != "ctr":
-                raise FeatureSpecError("position may feed only the CTR tower (tower='ctr'): it is not known when serving")
+                raise FeatureSpecError(
+                    "position may feed only the CTR tower (tower='ctr'): it is not known when serving"
+                )
             if feature.source not in (ID_SOURCE, CONTEXT_SOURCE) and feature.source not in views:
-                raise FeatureSpecError(f"feature {feature.name!r} comes from view {feature.source!r}, which is not declared")
+                raise FeatureSpecError(
+                    f"feature {feature.name!r} comes from view {feature.source!r}, which is not declared"
+                )
 
     def from_source(self, source: str) -> tuple[Feature, ...]:
         return tuple(feature for feature in self.features if feature.source == source)
@@ -107,7 +111,9 @@ def check_name(name: str) -> None:
         FeatureSpecError: saying which name clashes.
     """
     words = name.lower().split("_")
-    if name.lower() in c.RESERVED or (name.lower() not in (c.USER_ID, c.ITEM_ID) and any(w in LABEL_LIKE for w in words)):
+    if name.lower() in c.RESERVED or (
+        name.lower() not in (c.USER_ID, c.ITEM_ID) and any(w in LABEL_LIKE for w in words)
+    ):
         raise FeatureSpecError(
             f"feature {name!r} is named like a label or a bookkeeping column, so it would leak or clash: "
             "rename it (a count of past events is best named in the plural, like user_clicks_7d)"
@@ -136,6 +142,4 @@ def union(run: FeatureSpec, others: tuple[FeatureSpec, ...]) -> FeatureSpec:
             mine_view = views.get(view.name, view)
             fields = mine_view.fields + tuple(f for f in view.fields if f not in mine_view.fields)
             views[view.name] = mine_view.model_copy(update={"fields": fields})
-    return FeatureSpec(
-        features=tuple(features), views=tuple(views.values()), reference_position=run.reference_position
-    )
+    return FeatureSpec(features=tuple(features), views=tuple(views.values()), reference_position=run.reference_position)

@@ -1,0 +1,5 @@
+"""`python -m pipelines` is `esmm`."""
+
+from pipelines.cli import main
+
+main()

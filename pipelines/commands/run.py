@@ -1,0 +1,126 @@
+"""`esmm run`, `esmm compile`, `esmm report`, `esmm prune`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from components.contracts.errors import DataError, UsageError
+from components.contracts.files import read_json
+from components.contracts.paths import Home
+from pipelines import summary
+
+
+@click.command()
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Dataset folder. Without it: a simulated shop, made once."
+)
+@click.option("--recipe", default="", help="Named config; default: the one the dataset names.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change one value: --set training.seed=7")
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="JSON file of values to change.")
+@click.option("--as-of", default="", help="UTC time; nothing later is seen. Default: just after the last logged event.")
+@click.option("--pipeline", type=click.Path(dir_okay=False, path_type=Path), help="Run this compiled IR instead.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, all else on stderr.")
+@click.pass_obj
+def run(
+    home: Home,
+    data: Path | None,
+    recipe: str,
+    sets: tuple[str, ...],
+    config: Path | None,
+    as_of: str,
+    pipeline: Path | None,
+    as_json: bool,
+) -> None:
+    """Run the training pipeline here: validate, retrieve, train, gate, package, smoke-test, promote."""
+    from pipelines import local, recipes
+    from pipelines.commands.data import default_shop
+    from pipelines.planning import require_recipe
+
+    require_recipe(recipe)
+    changes = recipes.merge(_config(config), recipes.parse_sets(sets))
+    if pipeline is not None and not pipeline.is_file():
+        raise UsageError(f"{pipeline} does not exist: write it with `esmm compile --out {pipeline}`")
+    folder = default_shop(home) if data is None else data.resolve()
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder: make a dataset with `esmm simulate --out` or `esmm import ... --out`")
+    request = local.Request(
+        data=str(folder),
+        recipe=recipe,
+        overrides=json.dumps(changes, sort_keys=True),
+        as_of=as_of,
+        pipeline=str(pipeline.resolve()) if pipeline else "",
+    )
+    record = local.run(home, request, watch=summary.Progress())
+    result = summary.result(home.runs / record["run"])
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        click.echo(summary.text(result, home))
+    sys.exit(summary.exit_code(record))
+
+
+def _config(path: Path | None) -> dict[str, object]:
+    if path is None:
+        return {}
+    if not path.is_file():
+        raise UsageError(f"--config {path} does not exist")
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UsageError(f"--config {path} holds no JSON object: write it like {{'training': {{'seed': 7}}}}")
+    return content
+
+
+@click.command("compile")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), default=Path("training.yaml"), show_default=True
+)
+@click.option("--image", default="", help="Container image for every component.")
+def compile_(out: Path, image: str) -> None:
+    """Compile the training pipeline to KFP's IR (YAML), for a Kubeflow cluster."""
+    from pipelines.cluster import compile_training
+
+    compile_training(out, image)
+    click.echo(f"wrote {out}")
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option("--open", "open_", is_flag=True, help="Open it in the browser.")
+@click.pass_obj
+def report(home: Home, run: str | None, open_: bool) -> None:
+    """Print where the report of RUN (default: the latest) lies."""
+    runs = sorted(path.name for path in home.runs.glob("*") if path.is_dir())
+    if not runs:
+        raise DataError(f"{home.runs} holds no run yet: start one with `esmm run`")
+    if run is not None and run not in runs:
+        raise UsageError(f"there is no run {run!r} in {home.runs}: the latest is {runs[-1]}")
+    folder = home.runs / (run or runs[-1])
+    page = next((folder / n for n in ("report.html", "validation.html") if (folder / n).is_file()), None)
+    if page is None:
+        raise DataError(f"run {folder.name} ended before it had a report: see {folder / 'record.json'}")
+    click.echo(page)
+    if open_:
+        click.launch(page.as_uri())
+
+
+@click.command()
+@click.option("--keep", type=click.IntRange(min=1), required=True, metavar="N", help="Runs to keep, newest first.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.pass_obj
+def prune(home: Home, keep: int, dry_run: bool) -> None:
+    """Delete old runs and artifacts; never what the champion, its previous or a live run uses."""
+    from components.packaging import prune as pruning
+
+    plan = pruning.plan_prune(home, keep)
+    for line in plan.lines():
+        click.echo(line)
+    if not dry_run:
+        pruning.apply(home, plan)
+    click.echo(f"{'would free' if dry_run else 'freed'} {plan.bytes / 1e6:.1f} MB")
+
+
+COMMANDS = (run, compile_, report, prune)

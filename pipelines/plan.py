@@ -1,0 +1,47 @@
+"""The first task of a run: what is there (data, champion, code), what to do, and each stage's share of it as JSON.
+
+KFP runs the function's source alone, so the fields stand in its signature; `planning.Planned.outputs` fills them.
+"""
+
+from typing import List, NamedTuple  # noqa: UP035 (KFP reads typing.List)
+
+from kfp import dsl
+
+from components.contracts.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def plan(data: str, recipe: str, overrides: str, as_of: str) -> NamedTuple(  # type: ignore[valid-type]
+    "Plan",
+    [
+        ("as_of", str),
+        ("candidates", List[str]),  # noqa: UP006
+        ("ingest", str),
+        ("validate", str),
+        ("retrieve", str),
+        ("encode", str),
+        ("train", str),
+        ("evaluate", str),
+        ("package", str),
+        ("materialize", str),
+        ("smoke_test", str),
+        ("promote", str),
+    ],
+):
+    """Resolves as-of, feature spec, champion and code version into one JSON a stage."""
+    from pathlib import Path
+
+    from components.contracts.paths import Home
+    from components.contracts.record import stage
+    from pipelines.planning import make_plan
+
+    with stage("plan") as facts:
+        made = make_plan(Path(data), recipe, overrides, as_of, Home.from_environment())
+        facts.update(made.facts)
+        return made.outputs()
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def each(names: List[str]) -> List[str]:  # noqa: UP006
+    """Hands a list to ParallelFor: kfp.local finds loop items only in a task's single output, not among several."""
+    return names

@@ -1,0 +1,84 @@
+"""Named typed configs of a whole run. A recipe is a function; a dataset names its default one.
+
+`--set training.batch_size=512` and `--config FILE.json` change single values; the result is validated as a
+whole, so a misspelt key or a value of the wrong type is an error, never ignored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from components.contracts.config import Config
+from components.contracts.dataset import SplitConfig
+from components.contracts.errors import UsageError
+from components.evaluation.gates import EvaluationConfig
+from components.training.train import TrainingConfig
+from components.validation.validate import ValidationLimits
+
+
+class Recipe(Config):
+    """What a run does with a dataset. `split` None: as the dataset says."""
+
+    candidates: tuple[str, ...] = ("esmm", "esmm-ns", "base")
+    split: SplitConfig | None = None
+    validation: ValidationLimits = ValidationLimits()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
+def nightly() -> Recipe:
+    """The default: three candidates, one pass over the training split."""
+    return Recipe()
+
+
+def own() -> Recipe:
+    """For one's own logs: as nightly, with vocabulary and gates left at their defaults."""
+    return Recipe()
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"nightly": nightly, "own": own}
+
+
+def load(name: str, overrides: str = "{}") -> Recipe:
+    """The named recipe with `overrides` (JSON of nested keys) merged into it.
+
+    Raises:
+        UsageError: unknown recipe (listing those that exist), unknown key, wrong type.
+    """
+    if name not in RECIPES:
+        raise UsageError(f"unknown recipe {name!r}: choose one of {', '.join(sorted(RECIPES))}")
+    recipe = RECIPES[name]()
+    changes = json.loads(overrides or "{}")
+    return Recipe.parse(merge(recipe.model_dump(), changes), where=f"recipe {name}") if changes else recipe
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`changes` over `base`, key by key down the nested mappings; neither argument is modified."""
+    merged = dict(base)
+    for key, value in changes.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def parse_sets(sets: tuple[str, ...]) -> dict[str, Any]:
+    """`("training.lr=1e-3",)` -> `{"training": {"lr": 0.001}}`; values are JSON, or else text.
+
+    Raises:
+        UsageError: for an item without `=`.
+    """
+    changes: dict[str, Any] = {}
+    for item in sets:
+        path, equals, text = item.partition("=")
+        if not equals or not path:
+            raise UsageError(f"--set {item!r} is not KEY=VALUE, like training.batch_size=512")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        for key in reversed(path.split(".")):
+            value = {key: value}
+        changes = merge(changes, value)
+    return changes

@@ -1,0 +1,144 @@
+"""What a finished run tells a person (text) and a script (JSON), from the run folder alone; progress meanwhile."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from components.contracts.artifacts import EVALUATION_JSON
+from components.contracts.decision import Candidate, Evaluation
+from components.contracts.errors import DataError
+from components.contracts.files import read_json
+from components.contracts.paths import Home
+
+METRICS = (
+    "ctr_auc",
+    "cvr_auc_clicked",
+    "ctcvr_auc",
+    "ctr_log_loss",
+    "cvr_log_loss_clicked",
+    "ctcvr_log_loss",
+    "ctr_calibration",
+    "cvr_calibration_clicked",
+    "ctcvr_calibration",
+)
+
+
+def exit_code(record: dict[str, Any]) -> int:
+    """0: a decision was reached, promoted or refused. 1: the data gate closed or a stage failed. 2: bad usage."""
+    if record["status"] != "failed":
+        return 0
+    usage = {"UsageError", "FeatureSpecError"}
+    return 2 if any(s.get("code") in usage for s in record["stages"].values()) else 1
+
+
+def result(run_dir: Path) -> dict[str, Any]:
+    """The object that `esmm run --json` prints; paths are None where the run ended before them."""
+    record = read_json(run_dir / "record.json")
+    evaluation = _evaluation(run_dir)
+    stages: dict[str, dict[str, Any]] = record["stages"]
+    return {
+        "run": record["run"],
+        "status": record["status"],
+        "promoted": record["promoted"],
+        "reasons": record["reasons"],
+        "winner": record["winner"],
+        "version": record["version"],
+        "candidates": {c.name: candidate_metrics(c) for c in evaluation.candidates} if evaluation else {},
+        "rows": rows(evaluation, stages),
+        "report": _existing(run_dir, "report.html", "validation.html"),
+        "decision": _existing(run_dir, "decision.json"),
+        "seconds": {name: stage["seconds"] for name, stage in stages.items() if stage.get("seconds") is not None},
+        "cached": [name for name, stage in stages.items() if stage.get("cached")],
+    }
+
+
+def candidate_metrics(candidate: Candidate) -> dict[str, float | None]:
+    """Test metrics at the reference position (what serving does); None for an ineligible candidate."""
+    return {name: getattr(candidate.test, name) if candidate.test else None for name in METRICS}
+
+
+def rows(evaluation: Evaluation | None, stages: dict[str, dict[str, Any]]) -> dict[str, int]:
+    """Row accounting, from the evaluation, or from the last stage that counted when there is none."""
+    counted: dict[str, int] = evaluation.rows.model_dump() if evaluation else {}
+    if not counted:
+        for name in ("ingest", "validate", "retrieve"):
+            counted |= stages.get(name, {}).get("facts", {}).get("rows", {})
+    names = {"in": "total", "quarantined": "quarantined", "immature": "immature"}
+    names |= {name: name for name in ("train", "valid", "test")}
+    return {ours: counted.get(theirs, 0) for ours, theirs in names.items()}
+
+
+def text(result: dict[str, Any], home: Home) -> str:
+    """The end of `esmm run`: candidates, decision, report and the next command to type."""
+    lines = [""]
+    if result["candidates"]:
+        lines.append(
+            f"{'candidate':12} {'CTR AUC':>8} {'CVR AUC*':>9} {'CTCVR AUC':>10} {'CTCVR loss':>11} {'calibration':>12}"
+        )
+        for name, m in result["candidates"].items():
+            mark = " <- winner" if name == result["winner"] else ""
+            lines.append(
+                f"{name:12} {_f(m['ctr_auc'], 8)} {_f(m['cvr_auc_clicked'], 9)} {_f(m['ctcvr_auc'], 10)} "
+                f"{_f(m['ctcvr_log_loss'], 11, 5)} {_f(m['ctcvr_calibration'], 12, 3)}{mark}"
+            )
+        lines.append("(test split, reference position; * over clicked impressions only)")
+    lines.append("rows: " + ", ".join(f"{name} {count:,}" for name, count in result["rows"].items()))
+    if result["cached"]:
+        lines.append("reused from the cache: " + ", ".join(result["cached"]))
+    if result["status"] == "failed":
+        lines.append("FAILED")
+    elif result["promoted"]:
+        lines.append(f"PROMOTED: {result['winner']} is champion, version {result['version']}")
+    else:
+        lines.append("REFUSED: nothing was promoted")
+    lines += [f"  - {reason}" for reason in result["reasons"]]
+    home_option = "" if home.root == Path("var").resolve() else f"--home {home.root} "
+    lines.append(f"report: {result['report'] or '(none)'}")
+    if result["status"] == "failed":
+        lines.append(
+            f"record: {home.runs / result['run'] / 'record.json'}, log: {home.runs / result['run'] / 'kfp.log'}"
+        )
+    else:
+        lines.append(f"next: esmm {home_option}serve    then: esmm rank --user u1 --items i1,i2,i3")
+    return "\n".join(lines)
+
+
+def _f(value: float | None, width: int, digits: int = 4) -> str:
+    return f"{'-':>{width}}" if value is None else f"{value:{width}.{digits}f}"
+
+
+def _existing(folder: Path, *names: str) -> str | None:
+    return next((str(folder / name) for name in names if (folder / name).is_file()), None)
+
+
+def _evaluation(run_dir: Path) -> Evaluation | None:
+    path = run_dir / EVALUATION_JSON
+    return Evaluation.parse(path.read_bytes(), where=str(path)) if path.is_file() else None
+
+
+class Progress:
+    """Prints a line to stderr when a stage starts or ends; called with the run folder while the run goes on."""
+
+    def __init__(self) -> None:
+        self.shown: dict[str, str] = {}
+
+    def __call__(self, run_dir: Path) -> None:
+        for path in sorted(run_dir.glob("*.json"), key=lambda p: p.stat().st_mtime):
+            try:
+                stage = read_json(path)
+            except DataError:
+                continue
+            if not isinstance(stage, dict):
+                continue
+            name, status = stage.get("stage"), stage.get("status", "")
+            if not name or self.shown.get(name) == status:
+                continue
+            self.shown[name] = status
+            if status == "running":
+                print(f"  ... {name}", file=sys.stderr)
+            elif status == "succeeded":
+                print(f"  ok  {name} ({stage['seconds']:.1f} s)", file=sys.stderr)
+            else:
+                print(f"  NOT {name}: {stage['message']}", file=sys.stderr)

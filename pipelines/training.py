@@ -1,0 +1,68 @@
+"""The training DAG. Logic lives in `components/<stage>`; here is only who hands what to whom.
+
+plan -> ingest -> validate -> retrieve -> encode -> [train each candidate] -> evaluate -> record
+                                        if promote: package, materialize -> smoke_test -> if it answers alike: promote
+"""
+
+from kfp import dsl
+
+from components.evaluation.component import evaluate
+from components.evaluation.record_component import finish, record
+from components.features.component import encode, materialize, retrieve
+from components.ingestion.component import ingest
+from components.packaging.component import package, promote, smoke_test
+from components.training.component import train
+from components.validation.component import validate
+from pipelines.plan import each, plan
+
+NAME = "esmm-training"
+
+
+@dsl.pipeline(name=NAME, description="Retrain ESMM candidates, gate the best of them, ship it only if it passes.")
+def training(data: str, recipe: str = "", overrides: str = "{}", as_of: str = "") -> None:
+    """`data`: dataset folder; `recipe`: a name, or "" for its own; `overrides`: JSON; `as_of`: UTC time or ""."""
+    with dsl.ExitHandler(uncached(finish())):
+        todo = uncached(plan(data=data, recipe=recipe, overrides=overrides, as_of=as_of)).outputs
+        raw = ingest(config=todo["ingest"]).outputs
+        checked = validate(config=todo["validate"], impressions=raw["impressions"], features=raw["features"]).outputs
+        joined = retrieve(config=todo["retrieve"], clean=checked["clean"], features=raw["features"]).outputs
+        encoded = encode(config=todo["encode"], dataset=joined["dataset"]).outputs
+        with dsl.ParallelFor(uncached(each(names=todo["candidates"])).output, parallelism=2) as candidate:
+            trained = on_gpu(train(candidate=candidate, config=todo["train"], encoded=encoded["encoded"])).outputs
+        judged = evaluate(
+            config=todo["evaluate"], models=dsl.Collected(trained["model"]), dataset=joined["dataset"]
+        ).outputs
+        kept = uncached(
+            record(
+                evaluation=judged["evaluation"],
+                report=judged["report"],
+                docs=checked["docs"],
+                quarantine=checked["quarantine"],
+            )
+        )
+        with dsl.If(judged["Output"] == True, name="promote"):  # noqa: E712 (KFP builds the condition from ==)
+            winner = judged["winner"]
+            bento = uncached(package(config=todo["package"], winner=winner).after(kept)).output
+            live = uncached(
+                materialize(config=todo["materialize"], features=raw["features"], dataset=joined["dataset"])
+            ).outputs
+            same = uncached(
+                smoke_test(config=todo["smoke_test"], bento=bento, winner=winner, expected=live["expected"])
+            ).output
+            with dsl.If(same == True, name="answers-alike"):  # noqa: E712
+                uncached(promote(config=todo["promote"], bento=bento, winner=winner, evaluation=judged["evaluation"]))
+
+
+def uncached(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """Side effects, and what reads the world outside its arguments, must happen in every run."""
+    return task.set_caching_options(enable_caching=False)
+
+
+def on_gpu(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """On a cluster: one GPU. A local run ignores the request and uses a GPU if there is one."""
+    return (
+        task.set_accelerator_type("nvidia.com/gpu")
+        .set_accelerator_limit(1)
+        .set_cpu_request("2")
+        .set_memory_request("8G")
+    )
