@@ -1,0 +1,72 @@
+"""DuckDB as ingestion uses it: UTC, bounded memory, one thread, so that equal inputs give equal bytes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+
+from components.contracts.errors import DataError
+
+MEMORY = "2GB"
+"""Above this DuckDB spills to a temporary folder."""
+
+INTEGERS = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"})
+"""Integer types whose every value fits a BIGINT."""
+WIDE_INTEGERS = frozenset({"UBIGINT", "HUGEINT", "UHUGEINT"})
+TIME = "TIMESTAMP WITH TIME ZONE"
+NAIVE_TIMES = frozenset({"TIMESTAMP", "TIMESTAMP_NS", "TIMESTAMP_MS", "TIMESTAMP_S", "DATE"})
+
+
+@contextmanager
+def connect() -> Iterator[duckdb.DuckDBPyConnection]:
+    """An in-memory connection whose spill files are gone afterwards.
+
+    Raises:
+        DataError: for anything DuckDB cannot read or convert, with its first line.
+    """
+    with tempfile.TemporaryDirectory(prefix="esmm-duckdb-") as spill:
+        connection = duckdb.connect()
+        try:
+            # More threads would split row groups differently from run to run.
+            connection.execute(f"SET TimeZone = 'UTC'; SET threads = 1; SET memory_limit = '{MEMORY}'")
+            connection.execute(f"SET temp_directory = {text(spill)}")
+            yield connection
+        except duckdb.Error as error:
+            reason = " ".join(str(error).split("\n\n")[0].split())
+            raise DataError(f"the data cannot be read ({reason}): check the files and the column types") from error
+        finally:
+            connection.close()
+
+
+def text(value: str | Path) -> str:
+    """An SQL string literal."""
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def name(column: str) -> str:
+    """An SQL identifier."""
+    return '"' + column.replace('"', '""') + '"'
+
+
+def parquet(files: Sequence[Path], partitioned: bool = False, numbered: bool = False) -> str:
+    """A table function over the files. Columns are matched by name; one that a file lacks is null in its rows.
+
+    `partitioned` adds `dt` from the folders' names, as a string; `numbered` adds filename and file_row_number.
+    """
+    listed = ", ".join(text(file) for file in files)
+    options = "union_by_name = true"
+    options += (
+        ", hive_partitioning = true, hive_types = {'dt': VARCHAR}" if partitioned else ", hive_partitioning = false"
+    )
+    options += ", filename = true, file_row_number = true" if numbered else ""
+    return f"read_parquet([{listed}], {options})"
+
+
+def types(connection: duckdb.DuckDBPyConnection, source: str) -> dict[str, str]:
+    """Column -> DuckDB type of a table function or view, in order."""
+    rows = connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
+    return {str(row[0]): str(row[1]) for row in rows}
