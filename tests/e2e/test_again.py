@@ -1,0 +1,92 @@
+"""A second run reuses what is still right, and only that; it promotes nothing that is not new, later and comparable."""
+
+import shutil
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from e2e.command import ROOT
+
+from components.contracts.times import format_utc, parse_utc
+
+pytestmark = pytest.mark.e2e
+UPSTREAM = {"ingest", "validate", "retrieve", "encode", "train-esmm", "train-esmm-ns", "train-base"}
+
+
+def test_the_same_again_is_reused_and_promotes_nothing(esmm, shop):
+    result = esmm.run(shop, "--recipe", "smoke")
+    assert result["status"] == "refused"
+    assert set(result["cached"]) >= UPSTREAM
+    assert "identical" in " ".join(result["reasons"])
+    assert esmm.champion()["version"] == 1
+    third = esmm.run(shop, "--recipe", "smoke")
+    assert "evaluate" in third["cached"]
+    assert third["reasons"] == result["reasons"]
+
+
+def test_changed_data_is_noticed(esmm, shop, tmp_path):
+    changed = tmp_path / "shop"
+    shutil.copytree(shop, changed)
+    path = sorted(changed.glob("log/dt=*/*.parquet"))[3]
+    table = pq.read_table(path, partitioning=None)
+    pq.write_table(table.slice(0, table.num_rows - 500), path)
+    before = esmm.run(shop, "--recipe", "smoke")["rows"]["in"]
+    result = esmm.run(changed, "--recipe", "smoke")
+    assert result["rows"]["in"] == before - 500
+    assert UPSTREAM.isdisjoint(result["cached"])
+
+
+def test_changed_code_is_noticed(esmm, shop, tmp_path):
+    for package in ("components", "pipelines", "serving", "feature_repo"):
+        shutil.copytree(ROOT / package, tmp_path / "code" / package, ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / "code/components/training/losses.py").open("a") as file:
+        file.write("\n# changed\n")
+    result = esmm.run(shop, "--recipe", "smoke", env={"PYTHONPATH": str(tmp_path / "code")})
+    assert {"ingest", "validate", "retrieve", "encode"} <= set(result["cached"])
+    assert not any(name.startswith("train") for name in result["cached"])
+
+
+def as_of(esmm, first):
+    return parse_utc(esmm.record(first[1])["stages"]["plan"]["facts"]["as_of"])
+
+
+def test_a_run_older_than_the_champion_promotes_nothing(esmm, shop, first):
+    earlier = format_utc(as_of(esmm, first) - timedelta(days=1))
+    result = esmm.run(shop, "--recipe", "smoke", "--as-of", earlier)
+    assert result["status"] == "refused"
+    assert "older" in " ".join(result["reasons"])
+    assert "materialize" not in {n for n, s in esmm.record(result)["stages"].items() if s.get("status")}
+
+
+def test_a_test_split_that_the_champion_trained_on_closes_the_comparison(esmm, shop):
+    result = esmm.run(shop, "--recipe", "smoke", "--set", 'split={"kind": "time", "test_days": 4.5, "valid_days": 2}')
+    assert result["status"] == "refused"
+    gates = {gate["gate"]: gate for gate in esmm.decision(result)["gates"]}
+    assert not gates["overlap"]["passed"]
+    assert esmm.champion()["version"] == 1
+
+
+def test_same_seed_same_bytes(esmm, shop, first, tmp_path):
+    other = type(esmm)(tmp_path / "other", esmm.cwd)
+    result = other.run(shop, "--recipe", "smoke")
+    assert result["cached"] == []
+    weights = [next((c.home / "models").rglob("weights.safetensors")).read_bytes() for c in (first[0], other)]
+    assert weights[0] == weights[1]
+
+
+def test_two_runs_at_once_on_one_home(esmm, shop):
+    command = [sys.executable, "-m", "pipelines", "--home", str(esmm.home), "run", "--data", str(shop), "--json"]
+    hold = f"""
+import pathlib, subprocess, sys
+from components.contracts.locks import exclusive
+with exclusive(pathlib.Path({str(esmm.home / "run.lock")!r}), "a run"):
+    sys.exit(subprocess.run({command!r}).returncode)
+"""
+    done = subprocess.run([sys.executable, "-c", hold], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1
+    assert "already going on" in done.stderr
+    assert done.stdout == ""
+    assert Path(esmm.home / "run.lock").exists()

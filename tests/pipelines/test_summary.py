@@ -1,0 +1,39 @@
+"""What a run tells a script and a person, from the run folder alone."""
+
+import json
+
+from components.contracts.paths import Home
+from pipelines import summary
+
+
+def record(**changes):
+    base = {
+        "run": "r1", "status": "failed", "promoted": False, "reasons": ["day 3: 30 % bad rows"], "winner": None,
+        "version": None, "stages": {
+            "plan": {"status": "succeeded", "seconds": 1.0},
+            "ingest": {"status": None, "cached": True},
+            "validate": {"status": "failed", "seconds": 2.0, "code": "DataGateClosed", "message": "x", "facts": {}},
+        },
+    }  # fmt: skip
+    return base | changes
+
+
+def test_a_failed_run_has_no_decision_but_reasons(tmp_path):
+    (tmp_path / "record.json").write_text(json.dumps(record()))
+    (tmp_path / "validation.html").write_text("<html>")
+    result = summary.result(tmp_path)
+    assert result["decision"] is None
+    assert result["report"].endswith("validation.html")
+    assert result["seconds"] == {"plan": 1.0, "validate": 2.0}
+    assert result["cached"] == ["ingest"]
+    text = summary.text(result, Home(tmp_path))
+    assert "FAILED" in text
+    assert "30 % bad rows" in text
+
+
+def test_exit_codes():
+    assert summary.exit_code(record(status="promoted")) == 0
+    assert summary.exit_code(record(status="refused")) == 0
+    assert summary.exit_code(record()) == 1
+    usage = {"plan": {"status": "failed", "code": "UsageError"}}
+    assert summary.exit_code(record(stages=usage)) == 2
