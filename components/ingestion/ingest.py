@@ -126,7 +126,7 @@ def split_ranges(folder: Path, info: DatasetInfo, split: SplitConfig, as_of: dat
                 f"split shares valid {valid} and test {test} must be above 0 and leave training users: "
                 "set them so that their sum is below 1"
             )
-        edges = [str(edge) for edge in (Decimal(0), 1 - valid - test, 1 - test, Decimal(1))]
+        edges = [format(edge.normalize(), "f") for edge in (Decimal(0), 1 - valid - test, 1 - test, Decimal(1))]
         return Ranges(
             kind="hash",
             train=(edges[0], edges[1]),
