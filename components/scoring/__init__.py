@@ -1,0 +1,1 @@
+"""First floor: the encoder and the scoring of raw rows. numpy and onnxruntime only."""
