@@ -1,0 +1,1 @@
+"""The data gate: Great Expectations suites over the ingested tables, quarantine, one page."""
