@@ -78,7 +78,7 @@ def run(config: IngestConfig, impressions: Path, features: Path) -> dict[str, An
     for path in (impressions, features):
         shutil.rmtree(path, ignore_errors=True)  # what an interrupted attempt left
         path.mkdir(parents=True)
-    facts = _write_impressions(folder, info, config.split, ranges, as_of, impressions)
+    facts = _write_impressions(folder, info, ranges, as_of, impressions)
     counted = _write_features(folder, as_of, features)
     sealed = {"info": info.model_dump(mode="json"), "views": list(counted), "as_of": format_utc(as_of)}
     write_manifest(impressions, rows=facts["rows"], ranges=ranges.model_dump(mode="json"), **sealed)
@@ -158,9 +158,7 @@ def split_ranges(folder: Path, info: DatasetInfo, split: SplitConfig, as_of: dat
     )
 
 
-def _write_impressions(
-    folder: Path, info: DatasetInfo, split: SplitConfig, ranges: Ranges, as_of: datetime, out: Path
-) -> dict[str, Any]:
+def _write_impressions(folder: Path, info: DatasetInfo, ranges: Ranges, as_of: datetime, out: Path) -> dict[str, Any]:
     days = _partitions(folder)
     with duck.connect() as db:
         source = duck.parquet([file for files in days.values() for file in files], partitioned=True)

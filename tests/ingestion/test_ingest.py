@@ -328,6 +328,17 @@ def test_a_column_missing_on_one_day_is_null_there(write_dataset: Write) -> None
     assert {row["click"] for row in rows.values() if row["dt"] != "2026-03-03"} == {0}
 
 
+def test_a_type_that_is_wrong_on_one_day_is_wrong_for_all(write_dataset: Write) -> None:
+    data = write_dataset(spread())
+    file = data / "log" / "dt=2026-03-03" / "part-0.parquet"
+    table = pq.read_table(str(file), partitioning=None)
+    place = table.column_names.index("click")
+    pq.write_table(table.set_column(place, "click", table.column("click").cast(pa.string())), file)
+    rows = written(ingest(data))
+    assert {row["click"] for row in rows.values()} == {"0"}
+    assert {row["split"] for row in rows.values()} == {"train", "gap", "valid", "test"}
+
+
 def test_refusals(write_dataset: Write) -> None:
     data = write_dataset(spread())
     with pytest.raises(
