@@ -237,7 +237,7 @@ def logits(
     segment = world.segment_UD[user, day]
     category = world.category_I[item]
     price = (np.log(world.price_ID[item, day]) - 3.0) / 0.8
-    # Spread .5 of the three parts makes the shared part about one standard deviation wide.
+    # .35, .60 and .72, the spreads of the three parts, make their sum one standard deviation wide.
     shared = world.shared_U[user] + world.shared_I[item] + world.shared_affinity[segment, category]
     taste = 0.10 * np.einsum("nk,nk->n", world.taste_U[user], world.taste_I[item])
     place = np.log(shown.position if position is None else np.full(len(shown), position))
