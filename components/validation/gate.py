@@ -32,12 +32,14 @@ class ValidationLimits(Config):
 
 
 class Day(Config):
-    """Counts of one `dt` partition. `funnel` counts conversions without a click among the bad rows."""
+    """Counts of one `dt` partition. `funnel` counts conversions without a click among the bad rows; `mostly` is the
+    most frequent reason."""
 
     day: str
     rows: int
     bad: int
     funnel: int
+    mostly: str = ""
 
     @property
     def bad_share(self) -> float:
@@ -125,9 +127,13 @@ def _day_bad(evidence: Evidence, limit: float) -> GateResult:
     over = [day for day in evidence.days if exceeds(day.bad, day.rows, limit)]
     worst = max(evidence.days, key=lambda day: day.bad_share, default=None)
     return _by_day(
-        "bad rows in a day", "bad", [(day.day, day.rows, day.bad_share) for day in over], limit,
+        "bad rows in a day", "bad", [(_where(day), day.rows, day.bad_share) for day in over], limit,
         (worst.day, worst.bad_share) if worst else None,
     )  # fmt: skip
+
+
+def _where(day: Day) -> str:
+    return f"{day.day} (mostly {day.mostly})" if day.mostly else day.day
 
 
 def _day_funnel(evidence: Evidence, limit: float) -> GateResult:

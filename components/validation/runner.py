@@ -174,8 +174,15 @@ def _examples(values: dict[str, Any]) -> tuple[str, ...]:
             for place in values["partial_unexpected_index_list"]
         ]
     else:
-        texts = [_text(value) for value in values.get("partial_unexpected_list") or [] if value is not None]
+        texts = [_text(value) for value in values.get("partial_unexpected_list") or [] if not _missing(value)]
     return tuple(dict.fromkeys(texts))[:EXAMPLES]
+
+
+def _missing(value: Any) -> bool:
+    """Whether a value is one of pandas' nulls; a pair of values is not."""
+    import pandas as pd
+
+    return not isinstance(value, (list, tuple, dict)) and bool(pd.isna(value))
 
 
 def _text(value: Any) -> str:

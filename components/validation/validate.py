@@ -157,13 +157,11 @@ def check(config: ValidateConfig, impressions: Path, features: Path, as_of: str)
     for number, positions in rows.bad.items():
         findings.codes[positions] |= BIT[rows.outcomes[number].code]
 
-    whole = frame[findings.good]
-    counted = runner.check("usable rows", whole, suite.count_suite("NO_ROWS", "the log, bad rows left out,"), set())
-    summed = runner.check(
-        "log as a whole", whole, suite.whole_suite(config.info, config.spec, config.limits),
-        usable if len(whole) else set(),
-    )  # fmt: skip
-    findings.checked += [rows, counted, summed]
+    rules = suite.count_suite("NO_ROWS", "the log, bad rows left out,")
+    rules += suite.whole_suite(config.info, config.spec, config.limits)
+    needed = {name for expectation in rules for name in expectation.meta["needs"]}
+    whole = frame.loc[findings.good, sorted(needed & healthy)]  # narrow: the library hashes what it is given
+    findings.checked += [rows, runner.check("log as a whole", whole, rules, usable if len(whole) else set())]
     for view in config.spec.views:
         findings.checked += _check_view(runner, config.spec, view, features, as_of)
     return findings
@@ -190,9 +188,8 @@ def _check_view(runner: Runner, spec: FeatureSpec, view: View, features: Path, a
     types = suite.view_types(view, spec)
     columns, healthy = _check_columns(runner, name, files, types, "VIEW_COLUMN", "VIEW_TYPE", name)
     frame = tables.read_frame(files, sorted(healthy))
-    counted = runner.check(f"{name}: rows", frame, suite.count_suite("VIEW_EMPTY", name), set())
-    rules = runner.check(name, frame, suite.view_suite(view, spec, as_of), healthy if len(frame) else set())
-    return [*columns, counted, rules]
+    rules = suite.count_suite("VIEW_EMPTY", name) + suite.view_suite(view, spec, as_of)
+    return [*columns, runner.check(name, frame, rules, healthy if len(frame) else set())]
 
 
 def gather(findings: Findings) -> Evidence:
@@ -214,11 +211,20 @@ def gather(findings: Findings) -> Evidence:
     ]
     return Evidence(
         days=tuple(
-            Day(day=day, rows=int(rows[i]), bad=int(bad[i]), funnel=int(funnel[i])) for day, i in number.items()
+            Day(
+                day=day, rows=int(rows[i]), bad=int(bad[i]), funnel=int(funnel[i]), mostly=_mostly(findings, where == i)
+            )
+            for day, i in number.items()
         ),
         set_checks=sum(o.scope == suite.SET and o.status in ("passed", "failed") for o in outcomes),
         failures=tuple(dict.fromkeys(failures)),
     )
+
+
+def _mostly(findings: Findings, rows: NDArray[np.bool_]) -> str:
+    """The most frequent reason among some rows; empty if none is bad."""
+    counts = count_reasons(findings.codes[rows])
+    return max(counts, key=lambda name: counts[name], default="")
 
 
 def count_reasons(codes: NDArray[np.int64]) -> dict[str, int]:

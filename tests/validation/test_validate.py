@@ -174,7 +174,7 @@ def refused(stage: Any, rows: list[Row], **options: Any) -> str:
 
 def test_closes_for_a_day_with_30_percent_bad_rows(stage: Any, rows: list[Row], limited: Any) -> None:
     message = refused(stage, bad_on_second_day(rows, 30, no_user), config=limited(max_total_bad_share=1.0))
-    assert f"30.0 % of 100 rows on {DAY} are bad (limit 10.0 % a day)" in message
+    assert f"30.0 % of 100 rows on {DAY} (mostly NULL_ID) are bad (limit 10.0 % a day)" in message
     assert Counter(r["reason"] for r in stage.quarantined()) == {"NULL_ID": 30}
 
 
