@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -75,11 +77,16 @@ def hillstrom(csv: Path, out: Path) -> None:
     "--features", multiple=True, metavar="VIEW=PATH", help="Feature table of a view in feature_repo/views.py."
 )
 @click.option("--name", default="", help="Dataset name (registry, feature store); default: the folder's name.")
+@click.option("--click-window", type=float, help="Seconds after an impression in which a click counts; default 3600.")
 @click.option(
-    "--click-window", type=float, default=3600.0, show_default=True, help="Seconds an impression can be clicked."
+    "--conversion-window", type=float, help="Seconds after a click in which a purchase counts; default 86400."
 )
 @click.option(
-    "--conversion-window", type=float, default=86400.0, show_default=True, help="Seconds from click to purchase."
+    "--clock",
+    type=click.Choice(["frozen", "wall"]),
+    default="frozen",
+    show_default=True,
+    help="A feature's age when served, measured from the last materialization (a recording) or from now (a live shop).",
 )
 @OUT
 def parquet(
@@ -88,8 +95,9 @@ def parquet(
     context: str,
     features: tuple[str, ...],
     name: str,
-    click_window: float,
-    conversion_window: float,
+    click_window: float | None,
+    conversion_window: float | None,
+    clock: Literal["frozen", "wall"],
     out: Path,
 ) -> None:
     """Your own log as Parquet: ids, event time, click, conversion, and what was known at request time."""
@@ -101,12 +109,21 @@ def parquet(
         context=[column.strip() for column in context.split(",") if column.strip()],
         features={view: Path(path) for view, path in pairs(features, "--features").items()},
         out=out,
-        name=name or out.resolve().name,
-        click_window=click_window,
-        conversion_window=conversion_window,
+        name=name or slug(out.resolve().name),
+        click_window_seconds=click_window,
+        conversion_window_seconds=conversion_window,
+        clock=clock,
     )
+    for note in facts.pop("notes"):
+        click.echo(f"note: {note}", err=True)
     click.echo(f"wrote {out}: " + ", ".join(f"{key} {value}" for key, value in facts.items()))
     click.echo(f"next: esmm run --data {out}")
+
+
+def slug(name: str) -> str:
+    """A dataset name from a folder's: lower case letters, digits and _, beginning with a letter."""
+    text = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    return text if text[:1].isalpha() else f"d_{text}".rstrip("_")
 
 
 def pairs(items: tuple[str, ...], option: str) -> dict[str, str]:

@@ -167,14 +167,15 @@ def test_bad_values_stay_for_quarantine(bring: Bring) -> None:
     assert first_day.num_rows == 3  # a row without a time is in the first day's partition
 
 
-def test_label_times_and_windows(bring: Bring) -> None:
+def test_label_times_and_windows(bring: Bring, tmp_path: Path) -> None:
     times = pa.array([START, None], UTC_US)
     table = log(rows=2, click_timestamp=times, conversion_timestamp=times)
-    with pytest.raises(UsageError, match="needs a click window and a conversion window"):
-        bring(table)
+    out, facts = bring(table)
+    assert (read_info(out).click_window_seconds, read_info(out).conversion_window_seconds) == (3600, 86400)
+    assert "Windows not given" in " ".join(facts["notes"])
     with pytest.raises(UsageError, match="above 0"):
         bring(table, click_window_seconds=0, conversion_window_seconds=60)
-    out, facts = bring(table, click_window_seconds=60, conversion_window_seconds=120)
+    out, facts = bring(table, out=tmp_path / "other", click_window_seconds=60, conversion_window_seconds=120)
     assert (read_info(out).has_label_times, read_info(out).label_window_seconds) == (True, 180)
     assert facts["has_label_times"]
 

@@ -24,6 +24,8 @@ from components.contracts.spec import Dtype, check_name
 from components.ingestion import duck
 
 RECIPE = "own"
+CLICK_WINDOW_SECONDS = 3600.0
+CONVERSION_WINDOW_SECONDS = 86400.0
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _DTYPES: dict[Dtype, str] = {"int": "BIGINT", "float": "DOUBLE", "bool": "BOOLEAN", "string": "VARCHAR"}
 
@@ -64,8 +66,8 @@ def import_tables(
         features: view name -> Parquet file or folder with user_id or item_id, event_timestamp, optionally created
             (event_timestamp where absent), and the view's fields.
         name: of the dataset; also of its Feast project and registered model, so lower case letters, digits and _.
-        click_window_seconds, conversion_window_seconds: needed when the log has click and conversion times; without
-            times labels are taken as final and there are no windows.
+        click_window_seconds, conversion_window_seconds: for a log with click and conversion times; an hour and a day
+            where not given. Without times labels are taken as final and there are no windows.
         split: how to divide; by default in time if the log is long enough, else by a hash of the user.
         clock: `frozen` for a recording, whose features do not age while the service runs.
 
@@ -248,7 +250,14 @@ def _windows(found: _Log, click: float | None, conversion: float | None) -> tupl
                 "conversion_timestamp, or give no window"
             )
         return 0.0, 0.0
-    if click is None or conversion is None or click <= 0 or conversion <= 0:
+    if click is None or conversion is None:
+        click = CLICK_WINDOW_SECONDS if click is None else click
+        conversion = CONVERSION_WINDOW_SECONDS if conversion is None else conversion
+        found.notes.append(
+            f"Windows not given: a click counts for {click:g} s after its impression, a conversion for {conversion:g} s "
+            "after its click."
+        )
+    if click <= 0 or conversion <= 0:
         raise UsageError(
             "the log has click and conversion times, so it needs a click window and a conversion window above 0 "
             "seconds: say how long after an impression a click counts, and after a click a conversion"
