@@ -1,0 +1,32 @@
+"""KFP shells of the run record: what evaluation made is collected; the exit handler sums the run up."""
+
+from kfp import dsl
+from kfp.dsl import HTML, Dataset, Input, PipelineTaskFinalStatus
+
+from components.contracts.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)  # type: ignore[untyped-decorator]
+def record(evaluation: Input[Dataset], report: Input[HTML], docs: Input[HTML], quarantine: Input[Dataset]) -> None:
+    """Copies verdict, report and validation docs into the run folder (never cached)."""
+    from pathlib import Path
+
+    from components.contracts.paths import run_dir
+    from components.contracts.record import stage
+    from components.evaluation.record import COLLECT, collect
+
+    with stage(COLLECT) as facts:
+        facts.update(
+            collect(Path(evaluation.path), Path(report.path), Path(docs.path), Path(quarantine.path), run_dir())
+        )
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)  # type: ignore[untyped-decorator]
+def finish(status: PipelineTaskFinalStatus) -> None:
+    """Exit handler: sums the run up in record.json, whatever happened, and notifies."""
+    from components.contracts.paths import run_dir
+    from components.evaluation.record import finish as write_record
+
+    folder = run_dir()
+    if folder is not None:
+        write_record(folder, status.state)
