@@ -38,7 +38,6 @@ GATE_WORDS = {
     "not_identical": "Not identical to the champion",
     "non_inferiority": "Non-inferiority to the champion",
     "bento": "Bento answers like the model",
-    "smoke_test": "Bento answers like the model",
 }
 
 

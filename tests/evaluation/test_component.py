@@ -26,7 +26,7 @@ from components.scoring.score import Scorer
 
 
 def graph(click: tuple[float, float], conversion: tuple[float, float]) -> onnx.ModelProto:
-    """pctr = sigmoid(a + b * taste), pcvr = sigmoid(c + d * wealth) over `dense` (value and missing flag of each feature)."""
+    """pctr = sigmoid(a + b * taste), pcvr = sigmoid(c + d * wealth) ; `dense`: value, flag, value, flag."""
     nodes, weights = [], []
     for name, column, (bias, slope) in (("pctr", 0, click), ("pcvr", 2, conversion)):
         matrix = np.zeros((4, 1), dtype=np.float32)
