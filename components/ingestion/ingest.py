@@ -3,7 +3,8 @@
 What happens to a row depends on its time and on its user, never on its label:
 
     invisible   event_timestamp >= as-of (a row without a time: its partition's day)         counted, not written
-    immature    event_timestamp + click window + conversion window > as-of                   counted, not written
+    immature    event_timestamp + click window + conversion window > as-of (a row whose time is null or outside its
+                partition's day: that day's end)                                             counted, not written
     train, gap, valid, test   by time (M = as-of - windows, the end of mature time):
                 test [M - test_days, M], valid the valid_days before, gap one label window before that, train the rest
                 by hash: md5 of seed and user_id, so that a user is in one split only, on any machine
@@ -208,7 +209,12 @@ def _placed(source: str, have: dict[str, str], info: DatasetInfo, ranges: Ranges
         if timed
         else "dt::DATE::TIMESTAMP AT TIME ZONE 'UTC'"
     )
-    mature = f"coalesce({event} + {window} <= {_instant(as_of)}, true)" if timed else "true"
+    # A row without a time, or with one outside its partition's day, matures with the last of that day's rows: earlier,
+    # it would face a day that is only begun and make a large share of it.
+    own_day = f"strftime({event}, '%Y-%m-%d') = dt"
+    day_end = "(dt::DATE + 1)::TIMESTAMP AT TIME ZONE 'UTC'"
+    waits = timed and info.label_window_seconds > 0
+    mature = f"CASE WHEN {own_day} THEN {event} ELSE {day_end} END + {window} <= {_instant(as_of)}" if waits else "true"
     return f"""
         WITH judged AS (
             SELECT *, {late_click} AS late_click, {late_conversion} AS late_conversion,

@@ -221,11 +221,13 @@ def test_a_feature_table_without_times_is_refused(write_dataset: Write) -> None:
 
 
 def test_rows_without_a_time_wait_for_quarantine(write_dataset: Write) -> None:
-    data = write_dataset([{"impression_id": "timeless", "event_timestamp": None, "dt": "2026-03-09"}, *spread()])
-    folder = ingest(data)
-    row = written(folder)["timeless"]
-    assert (row["split"], row["dt"]) == ("gap", "2026-03-09")
-    assert read_manifest(folder / "impressions")["rows"]["total"] == 41
+    rows = [{"impression_id": f"timeless{day}", "event_timestamp": None, "dt": f"2026-03-{day:02}"} for day in (5, 10)]
+    folder = ingest(write_dataset([*rows, *spread()]))
+    row = written(folder)["timeless5"]
+    assert (row["split"], row["dt"]) == ("gap", "2026-03-05")
+    assert read_manifest(folder / "impressions")["rows"]["total"] == 42
+    # On a day that is not over yet they would be a large share of the few mature rows, and close the gate for nothing.
+    assert "timeless10" not in written(folder)
 
 
 def test_partition_is_kept_though_the_time_contradicts_it(write_dataset: Write) -> None:
