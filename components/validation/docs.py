@@ -106,7 +106,7 @@ def _days(evidence: Evidence, limits: ValidationLimits) -> dict[str, Any]:
                 "funnel_top": y(day.funnel_share),
                 "funnel_height": round(BASE - y(day.funnel_share), 2),
                 "label": day.day[5:] if number % every == 0 else "",
-                "value": percent(day.bad_share),
+                "value": percent(day.bad_share) if day.bad else "",
                 "over": day.bad_share > limits.max_day_bad_share,
                 "title": f"{day.day}: {day.bad:,} of {day.rows:,} rows bad ({percent(day.bad_share)}), "
                 f"{day.funnel:,} conversions without a click ({percent(day.funnel_share)})",

@@ -153,7 +153,8 @@ def _by_day(
     day, share = worst or ("", 0.0)
     if over:
         named = ", ".join(f"{percent(s, limit)} of {rows:,} rows on {d}" for d, rows, s in over[:DAYS_NAMED])
-        more = f" and as much on {len(over) - DAYS_NAMED} more days" if len(over) > DAYS_NAMED else ""
+        rest = len(over) - DAYS_NAMED
+        more = f" and too many on {rest} other day{'s' * (rest > 1)}" if rest > 0 else ""
         reason = f"{named}{more} are {what} (limit {percent(limit)} a day)"
     else:
         reason = f"at worst {percent(share)} on {day} (limit {percent(limit)} a day)" if worst else "no day to measure"

@@ -79,8 +79,8 @@ def _type_name(kind: Any) -> str:
 def read_frame(files: list[File], columns: list[str]) -> Any:
     """pandas frame of some columns of all files, with types that Great Expectations handles vectorised.
 
-    Numbers and labels become float64 (null and NaN are then the same); strings stay in Arrow. The partition is
-    added as `dt`.
+    Numbers and labels become float64 (null and NaN are then the same); strings but ids stay in Arrow. The
+    partition is added as `dt`.
     """
     import pandas as pd
 
@@ -95,7 +95,9 @@ def read_frame(files: list[File], columns: list[str]) -> Any:
             days.append(pa.array([file.day]).take(pa.array(np.zeros(file.rows, dtype=np.int64))))
     data: dict[str, Any] = {}
     for name, chunks in parts.items():
-        data[name] = _series(pa.chunked_array(chunks) if chunks else pa.chunked_array([], pa.null()))
+        column = pa.chunked_array(chunks) if chunks else pa.chunked_array([], pa.null())
+        # Ids as Python strings: the library's astype(str) drops a NUL at the end of an Arrow-backed string.
+        data[name] = column.to_pandas() if name in c.IDS else _series(column)
     if days:
         data[c.PARTITION] = _series(pa.chunked_array(days))
     return pd.DataFrame(data, index=pd.RangeIndex(sum(file.rows for file in files)), copy=False)

@@ -90,7 +90,7 @@ def test_a_closed_gate_gives_every_reason() -> None:
 def test_many_bad_days_are_counted_and_the_worst_named() -> None:
     (reason, _) = decide(evidence(*[(100, 20 + n, 0) for n in range(9)]), LIMITS).reasons
     assert reason.startswith("28.0 % of 100 rows on 2026-01-09, 27.0 % of 100 rows on 2026-01-08")
-    assert "on 6 more days" in reason
+    assert "and too many on 6 other days" in reason
 
 
 def test_limits_are_config() -> None:

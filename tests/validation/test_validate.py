@@ -63,6 +63,8 @@ MORE_SOILED: list[tuple[str, int, Callable[[Row], Row]]] = [
     ("NULL_LABEL", NOT_CLICKED, lambda r: {"click": float("nan")}),
     ("ID_LENGTH", NOT_CLICKED, lambda r: {"user_id": "x" * 257}),
     ("ID_CHARACTERS", NOT_CLICKED, lambda r: {"item_id": "a\nb"}),
+    ("ID_CHARACTERS", NOT_CLICKED, lambda r: {"item_id": "a\x00"}),
+    ("ID_CHARACTERS", NOT_CLICKED, lambda r: {"impression_id": "\x00"}),
     ("LABEL", CLICKED, lambda r: {"conversion": 0.5}),
     ("CLICK_TIME", CLICKED, lambda r: {"click_timestamp": r["event_timestamp"] + minutes(61)}),
     ("CLICK_TIME", NOT_CLICKED, lambda r: {"click_timestamp": r["event_timestamp"] + minutes(59)}),
