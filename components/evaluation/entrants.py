@@ -138,8 +138,9 @@ def parity_evidence(judged: Judged) -> Parity:
 
 def history(entrant: Entrant) -> list[dict[str, float]]:
     """Evaluations inside the training pass, for the curves: rows seen and validation log losses, if finite."""
-    points = entrant.recorded.get("history")
-    kept = [{key: _number(value) for key, value in _mapping(point).items()} for point in points or []]
+    points = entrant.recorded.get("history") or []
+    names = {"rows": "rows", "valid_ctr_log_loss": "ctr_log_loss", "valid_ctcvr_log_loss": "ctcvr_log_loss"}
+    kept = [{ours: _number(_mapping(point).get(theirs)) for theirs, ours in names.items()} for point in points]
     return [{key: value for key, value in point.items() if value is not None} for point in kept]
 
 

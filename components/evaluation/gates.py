@@ -36,6 +36,8 @@ class EvaluationConfig(Config):
     """At the reference position."""
     ctcvr_auc_min: float = 0.55
     """At the reference position."""
+    ctcvr_gain_min: float = 0.005
+    """CTCVR log loss, logged position: at least this share below the best constant's. A model of one step has 0.002."""
     ctr_calibration: tuple[float, float] = (0.8, 1.25)
     cvr_calibration: tuple[float, float] = (0.67, 1.5)
     ctcvr_calibration: tuple[float, float] = (0.75, 1.33)
@@ -43,7 +45,7 @@ class EvaluationConfig(Config):
     """Calibration limits are widened by this many standard errors of the observed count; the reason says to what."""
     parity_max: float = 1e-5
     """Largest difference of a probability between the ONNX graph and the eager model."""
-    parity_log_loss_max: float = 1e-4
+    parity_log_loss_max: float = 1e-5
     """Largest relative difference of the validation CTCVR log loss, ONNX on raw rows against eager on encoded ones."""
     ctcvr_margin: float = 0.01
     """CTCVR log loss may be worse than the champion's by at most this share, at the bad end of the interval."""
@@ -99,10 +101,13 @@ def minimum_quality(evidence: Evidence, limits: EvaluationConfig) -> Verdict:
         else:
             failures.append(f"{what} {value:.4f} is below {least:g}")
     constant = constant_log_loss(logged.conversions, logged.rows) if logged.rows else 0.0
-    if logged.ctcvr_log_loss < constant:
-        figures.append(f"CTCVR log loss {logged.ctcvr_log_loss:.6f} (a constant's best is {constant:.6f})")
+    gain = 1 - logged.ctcvr_log_loss / constant if constant > 0 else -math.inf
+    side = "below" if gain >= 0 else "above"
+    figure = f"CTCVR log loss {logged.ctcvr_log_loss:.6f}, {abs(gain):.2%} {side} the best constant's {constant:.6f}"
+    if logged.ctcvr_log_loss < constant and gain >= limits.ctcvr_gain_min:
+        figures.append(f"{figure} (at least {limits.ctcvr_gain_min:.2%} below)")
     else:
-        failures.append(f"CTCVR log loss {logged.ctcvr_log_loss:.6f} is no better than a constant's, {constant:.6f}")
+        failures.append(f"{figure}, not {limits.ctcvr_gain_min:.2%} below")
     return not failures, "; ".join(failures or figures), {"constant_ctcvr_log_loss": constant}
 
 
@@ -266,8 +271,8 @@ GATES: tuple[Gate, ...] = (
         "minimum_quality",
         "a model that learned nothing, or a verdict from too few events",
         "too few test impressions, clicks or conversions; CTR or CTCVR AUC below its minimum at the reference "
-        "position; CTCVR log loss no better than the best constant's",
-        ("min_test_rows", "min_test_clicks", "min_test_conversions", "ctr_auc_min", "ctcvr_auc_min"),
+        "position; CTCVR log loss not enough below that of the best constant (one that knows the test split's rate)",
+        ("min_test_rows", "min_test_clicks", "min_test_conversions", "ctr_auc_min", "ctcvr_auc_min", "ctcvr_gain_min"),
         False,
         minimum_quality,
     ),

@@ -63,8 +63,14 @@ class Verdict:
 
 
 def test_a_first_run_promotes_the_best_of_validation(shop: Any) -> None:
-    models = [shop.model("dull", skill=0.2), shop.model("esmm", skill=0.95), shop.model("base", skill=0.6)]
+    history = [{"step": 3, "rows": 300, "train_loss": 1.0, "valid_ctr_log_loss": 0.4, "valid_ctcvr_log_loss": None}]
+    models = [
+        shop.model("dull", skill=0.2),
+        shop.model("esmm", {"history": history}, skill=0.95),
+        shop.model("base", skill=0.6),
+    ]
     verdict = Verdict(shop, models)
+    assert verdict.evaluation.plots["history"] == {"dull": [], "esmm": [{"rows": 300, "ctr_log_loss": 0.4}], "base": []}
     assert verdict.decision.promote, verdict.decision.reasons
     assert verdict.decision.winner == "esmm"
     assert verdict.decision.champion_version is None
