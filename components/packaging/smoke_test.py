@@ -1,0 +1,252 @@
+"""The last gate: the Bento as built, started away from the project, must score as the model does offline.
+
+Expected scores come from features retrieved offline at the materialization's end, the answers through the online
+store; so a difference is a bug of packaging, materialization, lookup or encoding.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from components.contracts.artifacts import EXPECTED
+from components.contracts.columns import ITEM_ID, POSITION, USER_ID
+from components.contracts.config import Config
+from components.contracts.decision import GateResult
+from components.contracts.errors import DataError, ServiceError
+from components.contracts.paths import Home
+from components.contracts.spec import FeatureSpec
+from components.packaging import process
+from components.packaging.guard import write_guard
+from components.scoring.raw import columns_from_table
+from components.scoring.score import Scorer
+
+GATE = "bento"
+REQUEST = "request"
+"""Column of expected.parquet that numbers the requests; rows of one number are the items of one request."""
+
+RELATIVE = 1e-5
+ABSOLUTE = 1e-7
+"""Offline and online are the same float32 graph on the same machine; what is above this is a different input."""
+
+STRANGER = "esmm-smoke-test-unknown"
+
+
+class SmokeTestConfig(Config):
+    dataset: str
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request and the answer the model gives offline. `unknown_*` None: not checked."""
+
+    user_id: str
+    item_ids: tuple[str, ...]
+    context: Mapping[str, Any]
+    pctr: NDArray[np.float64]
+    pcvr: NDArray[np.float64]
+    unknown_user: bool | None = None
+    unknown_items: tuple[str, ...] | None = None
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return {"user_id": self.user_id, "item_ids": list(self.item_ids), "context": dict(self.context)}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Status and parsed body of the service's answer."""
+
+    status: int
+    body: Mapping[str, Any]
+
+
+def run(config: SmokeTestConfig, bento: str, winner: Path, expected: Path) -> dict[str, Any]:
+    """Asks the Bento (a tag) the requests of the `expected` artifact; facts: `passed`, `gate`, `seconds`.
+
+    A Bento that is not there, does not start or does not answer closes the gate; it does not raise.
+
+    Raises:
+        DataError: if `winner` or `expected` is not a readable artifact.
+    """
+    home = Home.from_environment()
+    requests = expected_requests(Scorer(winner), expected / EXPECTED)
+    started = time.monotonic()
+    try:
+        gate = compare(requests, ask(home, bento, requests), bento)
+    except ServiceError as error:
+        sentence, *log = str(error).splitlines()
+        gate = _closed(f"the Bento cannot be asked: {sentence}", {"log": log})
+    seconds = round(time.monotonic() - started, 3)
+    return {"passed": gate.passed, "gate": gate.model_dump(mode="json"), "seconds": seconds}
+
+
+def expected_requests(scorer: Scorer, path: Path) -> list[Request]:
+    """The requests of expected.parquet, scored offline, and one of ids that nobody knows.
+
+    Raises:
+        DataError: if the file is missing or lacks a column.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} does not exist: run the materialize stage again")
+    spec = scorer.info.spec
+    table = pq.read_table(path)
+    names = [feature.name for feature in spec.features if feature.name != POSITION]
+    absent = [name for name in (REQUEST, USER_ID, ITEM_ID, *names) if name not in table.column_names]
+    if absent:
+        raise DataError(f"{path} has no column {', '.join(absent)}: run the materialize stage again")
+    columns = columns_from_table(table, names)
+    numbers = table.column(REQUEST).to_numpy()
+    requests = []
+    for number in dict.fromkeys(numbers.tolist()):
+        rows = np.flatnonzero(numbers == number)
+        scores = scorer.score({name: column[rows] for name, column in columns.items()})
+        part = table.take(rows)
+        requests.append(
+            Request(
+                user_id=part.column(USER_ID)[0].as_py(),
+                item_ids=tuple(part.column(ITEM_ID).to_pylist()),
+                context=_context(spec, part.slice(0, 1).to_pylist()[0]),
+                pctr=scores.pctr,
+                pcvr=scores.pcvr,
+            )
+        )
+    return [*requests, _strangers(scorer)] if requests else []
+
+
+def _context(spec: FeatureSpec, row: Mapping[str, Any]) -> dict[str, Any]:
+    # Position is sent too where it is known: the service has to ignore it.
+    sent: dict[str, Any] = {}
+    for feature in spec.context:
+        value = row.get(feature.name)
+        if value is None or (isinstance(value, float) and not math.isfinite(value)):
+            continue
+        sent[feature.name] = {"int": int, "float": float, "bool": bool, "string": str}[feature.dtype](value)
+    return sent
+
+
+def _strangers(scorer: Scorer) -> Request:
+    """A request of ids that are in no vocabulary and no store, without context: every stored feature is missing."""
+    spec = scorer.info.spec
+    items = (f"{STRANGER}-1", f"{STRANGER}-2")
+    columns: dict[str, NDArray[Any]] = {
+        f.name: np.full(2, np.nan) if f.dtype in ("int", "float") else np.full(2, None, object) for f in spec.features
+    }
+    columns |= {USER_ID: np.full(2, STRANGER, object), ITEM_ID: np.array(items, object)}
+    scores = scorer.score(columns)
+    entities = {view.entity for view in spec.views} | {f.name for f in spec.from_source("id")}
+    return Request(
+        user_id=STRANGER,
+        item_ids=items,
+        context={},
+        pctr=scores.pctr,
+        pcvr=scores.pcvr,
+        unknown_user=USER_ID in entities,
+        unknown_items=items if ITEM_ID in entities else (),
+    )
+
+
+def ask(home: Home, bento: str, requests: Sequence[Request]) -> list[Answer]:
+    """Starts the Bento under the import guard and posts the requests, one by one.
+
+    Raises:
+        ServiceError: it is not there, does not start, does not answer, or was not under the guard.
+    """
+    path = process.bento_path(home, bento)
+    with tempfile.TemporaryDirectory(prefix="esmm-smoke-") as temporary:
+        folder = Path(temporary)
+        evidence = write_guard(folder, path)
+        search = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
+        log = folder / "service.log"
+        with process.serving(home, path, log=log, environment={"PYTHONPATH": search}) as service:
+            try:
+                with httpx.Client(base_url=service.url, timeout=30.0, trust_env=False) as client:
+                    answers = [_answer(client.post("/rank", json=request.body)) for request in requests]
+            except httpx.HTTPError as error:
+                raise ServiceError(f"the service did not answer ({error!r}){process.tail(log)}") from None
+        if not evidence.is_file():
+            raise ServiceError("the service did not run under the import guard, so nothing is known of what it needs")
+    return answers
+
+
+def _answer(response: httpx.Response) -> Answer:
+    try:
+        body = response.json()
+    except ValueError:
+        body = {"error": response.text[:200]}
+    return Answer(response.status_code, body if isinstance(body, dict) else {"error": str(body)[:200]})
+
+
+def compare(expected: Sequence[Request], answers: Sequence[Answer], bento: str) -> GateResult:
+    """Passes if every answer holds exactly the items asked for, scored and ordered as offline.
+
+    Scores may differ by `RELATIVE` of the expected one or by `ABSOLUTE`; items closer than that may swap places.
+    Nothing expected, or fewer answers than requests, closes the gate.
+    """
+    if not expected or len(answers) != len(expected):
+        return _closed(f"no evidence: {len(answers)} answers to {len(expected)} requests", {})
+    largest = {"pctr": 0.0, "pcvr": 0.0, "pctcvr": 0.0}
+    for number, (request, answer) in enumerate(zip(expected, answers, strict=True)):
+        wrong = _wrong(request, answer, bento, largest)
+        if wrong:
+            return _closed(f"request {number} (user {request.user_id!r}): {wrong}", {"largest_difference": largest})
+    rows = sum(len(request.item_ids) for request in expected)
+    evidence = {"requests": len(expected), "rows": rows, "largest_difference": largest}
+    return GateResult(
+        gate=GATE, passed=True, reason=f"{rows} items in {len(expected)} requests scored as offline", evidence=evidence
+    )
+
+
+def _closed(reason: str, evidence: dict[str, Any]) -> GateResult:
+    return GateResult(gate=GATE, passed=False, reason=reason, evidence=evidence)
+
+
+def _wrong(request: Request, answer: Answer, bento: str, largest: dict[str, float]) -> str:
+    """What is wrong with an answer, "" if nothing; keeps the largest difference seen by score."""
+    if answer.status != 200:
+        return f"answered {answer.status}: {answer.body.get('error', answer.body)}"
+    try:
+        items = [
+            (str(i["item_id"]), float(i["pctr"]), float(i["pcvr"]), float(i["pctcvr"])) for i in answer.body["items"]
+        ]
+        version, unknown_user, unknown_items = (
+            answer.body[key] for key in ("model_version", "unknown_user", "unknown_items")
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        return f"the answer is not of the agreed form ({error!r})"
+    if version != bento:
+        return f"{version} answered, not {bento}"
+    if sorted(item[0] for item in items) != sorted(request.item_ids):
+        return f"asked for {len(request.item_ids)} items, {len(items)} others came back"
+    both = request.pctr * request.pcvr
+    offline = dict(zip(request.item_ids, zip(request.pctr, request.pcvr, both, strict=True), strict=True))
+    for item, *scores in items:
+        if scores[2] != scores[0] * scores[1]:
+            return f"item {item!r}: pctcvr {scores[2]!r} is not pctr * pcvr"
+        for name, online, reference in zip(largest, scores, map(float, offline[item]), strict=True):
+            difference = abs(online - reference)
+            largest[name] = max(largest[name], difference)
+            # Written so that a NaN is a difference.
+            if not difference <= ABSOLUTE + RELATIVE * reference:
+                return f"item {item!r}: {name} is {online:.8g} online and {reference:.8g} offline"
+    for before, after in pairwise(items):
+        if (-before[3], before[0]) > (-after[3], after[0]):
+            return f"item {after[0]!r} is ranked below {before[0]!r} and scored above it"
+    if request.unknown_user is not None and unknown_user is not request.unknown_user:
+        return f"unknown_user is {unknown_user!r} and should be {request.unknown_user}"
+    if request.unknown_items is not None and sorted(unknown_items) != sorted(request.unknown_items):
+        return f"unknown_items is {unknown_items!r} and should be {list(request.unknown_items)}"
+    return ""
