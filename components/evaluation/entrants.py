@@ -9,7 +9,7 @@ from typing import Any
 
 from components.contracts.artifacts import METRICS_JSON, ModelInfo, model_identity, read_model
 from components.contracts.decision import Candidate, ChampionRef, Metrics
-from components.contracts.errors import DataError, EsmmError
+from components.contracts.errors import DataError
 from components.contracts.files import read_json
 from components.evaluation.comparison import Scored
 from components.evaluation.evidence import ChampionEvidence, Parity
@@ -110,7 +110,9 @@ def judge_champion(
         info = read_model(folder, verify=True)
         candidate, scored = _on_test(name, load(folder), test, truth, None)
         evidence = ChampionEvidence(reference.version, info, model_identity(folder))
-    except (EsmmError, OSError, LookupError, ValueError, RuntimeError) as error:
+    except (
+        Exception
+    ) as error:  # onnxruntime's errors share no other base; nothing is lost, it becomes the gates' reason
         message = f"{type(error).__name__}: {error}"
         lost = Candidate(name=name, eligible=False, reason=message)
         return ChampionEvidence(reference.version, error=message), lost, None

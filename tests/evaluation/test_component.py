@@ -14,12 +14,14 @@ import pytest
 from onnx import TensorProto, helper
 
 from components.contracts.artifacts import ModelInfo, read_model
-from components.contracts.decision import Evaluation
+from components.contracts.decision import ChampionRef, Evaluation
 from components.contracts.errors import DataError
 from components.contracts.files import read_json, read_manifest, write_json, write_manifest, write_text
 from components.evaluation.component import evaluate
+from components.evaluation.entrants import judge_champion, load_scorer
 from components.evaluation.evaluate import EvaluateConfig
 from components.evaluation.record_component import finish, record
+from components.evaluation.scored import load_split
 from components.scoring.encoder import Encoder
 from components.scoring.raw import columns_from_table
 from components.scoring.score import Scorer
@@ -134,6 +136,18 @@ def test_evaluate_record_and_finish_in_turn(shop: Any, run_dir: Path) -> None:
     summary = read_json(run_dir / "record.json")
     assert summary["code"] == "NotPromoted"  # nothing packaged or promoted it here
     assert summary["candidates"]["esmm"]["ctcvr_auc"] == logged.values["ctcvr_auc"]
+
+
+def test_a_champion_whose_graph_no_runtime_can_read_closes_the_comparison(shop: Any) -> None:
+    champion = real_model(shop, "old", 0.3)
+    (champion / "model.onnx").write_bytes(b"no graph")
+    write_manifest(champion)
+    evidence, candidate, scored = judge_champion(
+        ChampionRef(version=2, source=str(champion)), load_scorer, load_split(shop.dataset, "test"), None
+    )
+    assert scored is None
+    assert not candidate.eligible
+    assert "model.onnx" in evidence.error
 
 
 def test_a_failing_evaluation_leaves_its_sentence(shop: Any, run_dir: Path) -> None:
