@@ -146,8 +146,10 @@ def pairs(items: tuple[str, ...], option: str) -> dict[str, str]:
 def materialize(home: Home, data: Path | None, as_of: str) -> None:
     """Bring the online feature store up to AS-OF, outside of a training run."""
     from components.features.materialize import materialize_dataset
+    from components.ingestion.ingest import default_as_of
 
-    facts = materialize_dataset(home, data.resolve() if data else default_shop(home), as_of)
+    folder = data.resolve() if data else default_shop(home)
+    facts = materialize_dataset(home, folder, as_of or default_as_of(folder))
     click.echo("materialized: " + ", ".join(f"{key} {value}" for key, value in facts.items()))
 
 

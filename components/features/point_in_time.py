@@ -1,0 +1,86 @@
+"""Point-in-time join through Feast's DuckDB store: what was known of user and item at the moment of each row.
+
+Of each view a row gets the latest values stamped no later than the row's time, no older than the view's time to live
+(inclusive), and *created* no later than the row's time: a backfill written afterwards was not known then. Ties go to
+the latest `created`. Rows without any keep nulls; no row is dropped or merged.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Self
+
+import ibis  # type: ignore[import-untyped]
+import pyarrow as pa
+
+from components.contracts import columns as c
+from components.contracts.errors import DataError
+from components.contracts.spec import FeatureSpec
+from components.features import tables
+from feature_repo import sources
+from feature_repo import store as repo
+
+KEYS = (c.USER_ID, c.ITEM_ID, c.EVENT_TIMESTAMP)
+ROW = "__row"
+"""Feast returns rows in any order; this column brings them back."""
+
+
+class PointInTime:
+    """A scratch Feast store over `features`, thrown away on exit; the live store is never touched.
+
+    Raises:
+        DataError: on entry, if a view the spec needs is not declared or has no table, or a column is of another type.
+    """
+
+    def __init__(self, features: Path, spec: FeatureSpec) -> None:
+        self.features = features
+        self.spec = spec
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        present = tuple(view.name for view in self.spec.views)
+        tables.require(self.spec.views, sources.present(str(self.features)), self.features)
+        tables.check(self.features, present)
+        scratch = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="esmm-feast-")))
+        self._store = repo.open_store("scratch", scratch)
+        repo.apply(self._store, self.features, present)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def join(self, rows: pa.Table) -> pa.Table:
+        """The spec's stored features for `rows` (user_id, item_id, event_timestamp), in the rows' order.
+
+        Returns:
+            One column a stored feature, of the spec's type, null where nothing was known; as many rows as given.
+
+        Raises:
+            DataError: if Feast does not return each row exactly once.
+        """
+        keys = rows.select(list(KEYS)).append_column(ROW, pa.array(range(len(rows)), pa.int64()))
+        references = [f"{feature.source}:{feature.name}" for feature in self.spec.stored]
+        with ibis_in_utc():
+            found = self._store.get_historical_features(
+                entity_df=keys.to_pandas(), features=references, filter_by_created_timestamp=True
+            ).to_arrow()
+        found = found.sort_by(ROW)
+        if not found[ROW].combine_chunks().equals(keys[ROW].combine_chunks()):
+            raise DataError(
+                f"Feast returned {len(found)} rows for {len(keys)} impressions, or not the same ones: the retrieved "
+                "data would be a biased sample; report this with your feast version"
+            )
+        return pa.table({f.name: found[f.name].cast(tables.ARROW_TYPES[f.dtype]) for f in self.spec.stored})
+
+
+@contextmanager
+def ibis_in_utc() -> Iterator[None]:
+    """Feast runs on ibis' default DuckDB connection, whose casts depend on its time zone: it must be UTC."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # ibis calls DuckDB by an old name
+        ibis.get_backend().raw_sql(f"SET TimeZone = 'UTC'; SET memory_limit = '{tables.MEMORY}'")
+        yield

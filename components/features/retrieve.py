@@ -1,0 +1,167 @@
+"""The retrieve stage: each impression with the features that were known when it was shown."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.contracts import columns as c
+from components.contracts.artifacts import Rows
+from components.contracts.config import Config
+from components.contracts.errors import DataError
+from components.contracts.files import read_manifest, write_manifest
+from components.contracts.spec import FeatureSpec
+from components.features import tables
+
+CHUNK_ROWS = 250_000
+
+
+class RetrieveConfig(Config):
+    """`spec` is the union of what the run, the champion and its predecessor need."""
+
+    dataset: str
+    spec: FeatureSpec
+    code: str = ""
+
+
+def run(
+    config: RetrieveConfig, clean: Path, features: Path, dataset: Path, chunk_rows: int = CHUNK_ROWS
+) -> dict[str, Any]:
+    """Writes and seals the artifact `dataset`: train|valid|test/part-*.parquet, in order of time and impression id.
+
+    Every impression of `clean` outside the gap is in it exactly once, with null where a feature was not known.
+    Without views in the spec no feature store is opened: ids and context are all there is.
+
+    Args:
+        clean, features: artifacts of validation and ingestion.
+        chunk_rows: impressions joined at a time; bounds the memory.
+
+    Returns:
+        Facts: rows by split, the share of rows with a value of each stored feature.
+
+    Raises:
+        DataError: a context column or view that is missing, a column of another type, or rows lost on the way.
+    """
+    clean_facts, feature_facts = read_manifest(clean), read_manifest(features)
+    spec = config.spec
+    shutil.rmtree(dataset, ignore_errors=True)  # what an interrupted attempt left
+    dataset.mkdir(parents=True)
+    before, columns = _columns(clean, spec)
+    written, filled = dict.fromkeys(c.SPLITS, 0), dict.fromkeys((f.name for f in spec.stored), 0)
+    with _opened(features, spec) as store:
+        for split in c.SPLITS:
+            (dataset / split).mkdir()
+            for number, rows in enumerate(_chunks(clean, columns, split, chunk_rows)):
+                joined = store.join(rows) if store is not None else pa.table({})
+                pq.write_table(_assemble(rows, joined, spec), dataset / split / f"part-{number:05d}.parquet")
+                written[split] += len(rows)
+                for name in filled:
+                    filled[name] += len(joined) - joined[name].null_count
+    _check_kept(before, written)
+    rows_facts = Rows.parse({**clean_facts.get("rows", {}), **written, c.GAP: before.get(c.GAP, 0)}, "rows")
+    _check_ids(clean, dataset)
+    write_manifest(
+        dataset,
+        rows=rows_facts.model_dump(),
+        ranges=clean_facts["ranges"],
+        info=clean_facts["info"],
+        as_of=clean_facts["as_of"],
+        views=[view.name for view in spec.views],
+        spec=spec.model_dump(mode="json"),
+        features=feature_facts["fingerprint"],
+    )
+    total = max(sum(written.values()), 1)
+    return {
+        "rows": written,
+        "views": [view.name for view in spec.views] or "none: ids and context only",
+        "known": {name: round(count / total, 4) for name, count in filled.items()},
+    }
+
+
+def _opened(features: Path, spec: FeatureSpec) -> Any:
+    if not spec.views:
+        return nullcontext()
+    # Feast takes seconds to import; a dataset without views does without.
+    from components.features.point_in_time import PointInTime
+
+    return PointInTime(features, spec)
+
+
+def _columns(clean: Path, spec: FeatureSpec) -> tuple[dict[str, int], list[str]]:
+    """Rows of each split, and SQL of the columns to read."""
+    source = tables.parquet(clean, "*/*.parquet")
+    with tables.connect() as db:
+        have = {str(row[0]): str(row[1]) for row in db.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
+        absent = [feature.name for feature in spec.context if feature.name not in have]
+        if absent:
+            raise DataError(
+                f"the log has no context column {', '.join(absent)}, which a model needs: bring it again, or start "
+                "with a new dataset name"
+            )
+        counted = dict(db.execute(f"SELECT {c.SPLIT}, count(*) FROM {source} GROUP BY ALL").fetchall())
+    columns = [*c.IDS, c.EVENT_TIMESTAMP, *(feature.name for feature in spec.context), *c.LABELS]
+    return counted, [tables.name(column) for column in columns]
+
+
+def _chunks(clean: Path, columns: list[str], split: str, chunk_rows: int) -> Iterator[pa.Table]:
+    """The split's impressions in order of time and id. DuckDB sorts, on disk where it must."""
+    with tables.connect() as db:
+        reader = db.sql(
+            f"SELECT {', '.join(columns)} FROM {tables.parquet(clean, '*/*.parquet')} "
+            f"WHERE {c.SPLIT} = '{split}' ORDER BY {c.EVENT_TIMESTAMP}, {c.IMPRESSION_ID}"
+        ).to_arrow_reader(chunk_rows)
+        waiting: list[pa.RecordBatch] = []
+        for batch in reader:
+            waiting.append(batch)
+            if sum(map(len, waiting)) >= chunk_rows:
+                yield pa.Table.from_batches(waiting)
+                waiting = []
+        if waiting:
+            yield pa.Table.from_batches(waiting)
+
+
+def _assemble(rows: pa.Table, joined: pa.Table, spec: FeatureSpec) -> pa.Table:
+    columns = {name: rows[name] for name in (*c.IDS, c.EVENT_TIMESTAMP)}
+    for feature in spec.context:
+        try:
+            columns[feature.name] = rows[feature.name].cast(tables.ARROW_TYPES[feature.dtype])
+        except pa.ArrowInvalid as error:
+            raise DataError(
+                f"context column {feature.name!r} is {rows[feature.name].type} and cannot be read as {feature.dtype} "
+                f"({error}): import the log again"
+            ) from None
+    columns |= {name: joined[name] for name in joined.column_names}
+    columns |= {label: rows[label].cast(pa.int64()) for label in c.LABELS}
+    columns[c.EVENT_TIMESTAMP] = rows[c.EVENT_TIMESTAMP].cast(pa.timestamp("us", tz="UTC"))
+    return pa.table(columns)
+
+
+def _check_kept(before: dict[str, int], written: dict[str, int]) -> None:
+    lost = [
+        f"{split}: {before.get(split, 0)} in, {count} out"
+        for split, count in written.items()
+        if before.get(split, 0) != count
+    ]
+    if lost:
+        raise DataError(f"retrieval did not keep every impression ({'; '.join(lost)}): the sample would be biased")
+
+
+def _check_ids(clean: Path, dataset: Path) -> None:
+    """Reads back what was written: the same impressions in the same split, by an order-free hash of their ids."""
+    hashed = f"sum(hash({c.IMPRESSION_ID})::HUGEINT), count(*)"
+    with tables.connect() as db:
+        for split in c.SPLITS:
+            if not any((dataset / split).glob("*.parquet")):
+                continue
+            given = db.execute(
+                f"SELECT {hashed} FROM {tables.parquet(clean, '*/*.parquet')} WHERE {c.SPLIT} = '{split}'"
+            ).fetchone()
+            kept = db.execute(f"SELECT {hashed} FROM {tables.parquet(dataset / split)}").fetchone()
+            if given != kept:
+                raise DataError(f"split {split} does not hold exactly the impressions it was given: run it again")

@@ -1,0 +1,10 @@
+"""Who features are about. Keys are strings everywhere: to Feast `"12"` and `12` are two entities."""
+
+from __future__ import annotations
+
+from feast import Entity, ValueType
+
+USER = Entity(
+    name="user", join_keys=["user_id"], value_type=ValueType.STRING, description="Someone who is shown items."
+)
+ITEM = Entity(name="item", join_keys=["item_id"], value_type=ValueType.STRING, description="Something that is shown.")
