@@ -131,7 +131,7 @@ def stage_names(candidates: list[str]) -> list[str]:
     return [
         *("plan", "ingest", "validate", "retrieve", "encode"),
         *(f"train-{name}" for name in candidates),
-        *("evaluate", "record", "package", "materialize", "smoke_test", "promote"),
+        *("evaluate", "collect", "package", "materialize", "smoke_test", "promote"),
     ]
 
 

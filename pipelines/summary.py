@@ -11,6 +11,7 @@ from components.contracts.decision import Candidate, Evaluation
 from components.contracts.errors import DataError
 from components.contracts.files import read_json
 from components.contracts.paths import Home
+from components.evaluation.metrics import headline
 
 METRICS = (
     "ctr_auc",
@@ -55,8 +56,10 @@ def result(run_dir: Path) -> dict[str, Any]:
 
 
 def candidate_metrics(candidate: Candidate) -> dict[str, float | None]:
-    """Test metrics at the reference position (what serving does); None for an ineligible candidate."""
-    return {name: getattr(candidate.test, name) if candidate.test else None for name in METRICS}
+    """On test: AUCs at the reference position (how serving ranks), log losses and calibration at the logged one (where
+    the labels happened). None for what cannot be computed, and for an ineligible candidate."""
+    found = headline(candidate)
+    return {name: found.get(name) for name in METRICS}
 
 
 def rows(evaluation: Evaluation | None, stages: dict[str, dict[str, Any]]) -> dict[str, int]:
@@ -83,7 +86,7 @@ def text(result: dict[str, Any], home: Home) -> str:
                 f"{name:12} {_f(m['ctr_auc'], 8)} {_f(m['cvr_auc_clicked'], 9)} {_f(m['ctcvr_auc'], 10)} "
                 f"{_f(m['ctcvr_log_loss'], 11, 5)} {_f(m['ctcvr_calibration'], 12, 3)}{mark}"
             )
-        lines.append("(test split, reference position; * over clicked impressions only)")
+        lines.append("(test split; AUCs at the reference position; * over clicked impressions only)")
     lines.append("rows: " + ", ".join(f"{name} {count:,}" for name, count in result["rows"].items()))
     if result["cached"]:
         lines.append("reused from the cache: " + ", ".join(result["cached"]))

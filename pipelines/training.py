@@ -1,13 +1,13 @@
 """The training DAG. Logic lives in `components/<stage>`; here is only who hands what to whom.
 
-plan -> ingest -> validate -> retrieve -> encode -> [train each candidate] -> evaluate -> record
+plan -> ingest -> validate -> retrieve -> encode -> [train each candidate] -> evaluate -> collect
                                         if promote: package, materialize -> smoke_test -> if it answers alike: promote
 """
 
 from kfp import dsl
 
 from components.evaluation.component import evaluate
-from components.evaluation.record_component import finish, record
+from components.evaluation.record_component import collect, finish
 from components.features.component import encode, materialize, retrieve
 from components.ingestion.component import ingest
 from components.packaging.component import package, promote, smoke_test
@@ -33,7 +33,7 @@ def training(data: str, recipe: str = "", overrides: str = "{}", as_of: str = ""
             config=todo["evaluate"], models=dsl.Collected(trained["model"]), dataset=joined["dataset"]
         ).outputs
         kept = uncached(
-            record(
+            collect(
                 evaluation=judged["evaluation"],
                 report=judged["report"],
                 docs=checked["docs"],

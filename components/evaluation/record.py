@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 RECORD_JSON, DECISION_JSON = "record.json", "decision.json"
 REPORT_HTML, VALIDATION_HTML = "report.html", "validation.html"
 COLLECT = "collect"
-"""Name of the `record` shell's own stage file: `record.json` is the whole run's."""
+"""Name of the shell that copies: `record.json` is the whole run's."""
 
 PROMOTED, REFUSED = "promoted", "refused"
 CACHED, SKIPPED = "cached", "skipped"
@@ -115,17 +115,16 @@ def stage_summaries(written: Mapping[str, Mapping[str, Any]], planned: list[str]
 
     A planned stage without a file was reused from the cache if a later one ran, and never started otherwise.
     """
-    order = [COLLECT if name == "record" else name for name in planned]
-    ran = [index for index, name in enumerate(order) if name in written]
+    ran = [index for index, name in enumerate(planned) if name in written]
     last = max(ran, default=-1)
     summaries: dict[str, dict[str, Any]] = {}
-    for index, name in enumerate(order):
+    for index, name in enumerate(planned):
         if name in written:
             summaries[name] = _summary(written[name])
         else:
             cached = index < last
             summaries[name] = {"status": CACHED if cached else SKIPPED, "seconds": None, "cached": cached}
-    return summaries | {name: _summary(stage) for name, stage in written.items() if name not in order}
+    return summaries | {name: _summary(stage) for name, stage in written.items() if name not in planned}
 
 
 def _summary(stage: Mapping[str, Any]) -> dict[str, Any]:

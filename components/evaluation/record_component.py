@@ -7,17 +7,18 @@ from components.contracts.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)  # type: ignore[untyped-decorator]
-def record(evaluation: Input[Dataset], report: Input[HTML], docs: Input[HTML], quarantine: Input[Dataset]) -> None:
+def collect(evaluation: Input[Dataset], report: Input[HTML], docs: Input[HTML], quarantine: Input[Dataset]) -> None:
     """Copies verdict, report and validation docs into the run folder (never cached)."""
     from pathlib import Path
 
     from components.contracts.paths import run_dir
     from components.contracts.record import stage
-    from components.evaluation.record import COLLECT, collect
+    from components.evaluation.record import COLLECT
+    from components.evaluation.record import collect as copy_into
 
     with stage(COLLECT) as facts:
         facts.update(
-            collect(Path(evaluation.path), Path(report.path), Path(docs.path), Path(quarantine.path), run_dir())
+            copy_into(Path(evaluation.path), Path(report.path), Path(docs.path), Path(quarantine.path), run_dir())
         )
 
 

@@ -21,7 +21,7 @@ from components.evaluation.report import render
 
 STAGES = [
     *("plan", "ingest", "validate", "retrieve", "encode", "train-esmm", "train-base"),
-    *("evaluate", "record", "package", "materialize", "smoke_test", "promote"),
+    *("evaluate", "collect", "package", "materialize", "smoke_test", "promote"),
 ]
 PLAN = {
     "run": "r1",
@@ -140,7 +140,7 @@ def test_a_failed_stage_gives_its_code_and_message(folder: RunFolder) -> None:
     assert record["code"] == "DataGateClosed"
     assert record["reasons"] == ["validate: 2026-01-05 has 30% bad rows"]
     assert record["stages"]["validate"]["facts"]["rows"] == {"total": 9}
-    assert {record["stages"][name]["status"] for name in STAGES[3:] if name != "record"} == {"skipped"}
+    assert {record["stages"][name]["status"] for name in STAGES[3:] if name != "collect"} == {"skipped"}
     assert not (folder.path / "decision.json").exists()
 
 

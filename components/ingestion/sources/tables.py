@@ -254,8 +254,8 @@ def _windows(found: _Log, click: float | None, conversion: float | None) -> tupl
         click = CLICK_WINDOW_SECONDS if click is None else click
         conversion = CONVERSION_WINDOW_SECONDS if conversion is None else conversion
         found.notes.append(
-            f"Windows not given: a click counts for {click:g} s after its impression, a conversion for {conversion:g} s "
-            "after its click."
+            f"Windows not given: clicks count for {click:g} s after their impression, conversions for {conversion:g} s "
+            "after their click."
         )
     if click <= 0 or conversion <= 0:
         raise UsageError(
