@@ -1,0 +1,129 @@
+"""A trained network to files: safetensors weights and an ONNX graph that is checked against eager.
+
+Both are a function of the weights alone: no paths, no times, so equal trainings make equal files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from components.training.data import Rows
+from components.training.fit import CHUNK, predict
+from components.training.model import FunnelNetwork
+
+TOLERANCE = 1e-5
+"""Largest difference of a probability between eager and ONNX that is float32 rounding and no other graph."""
+OPSET = 18
+
+
+class Probabilities(nn.Module):
+    """What is exported: ids int64 [B, F], dense float32 [B, 2D] -> pctr, pcvr, float32 [B]."""
+
+    def __init__(self, network: FunnelNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, ids: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
+        logit_ctr, logit_cvr = self.network(ids, dense)
+        return torch.sigmoid(logit_ctr), torch.sigmoid(logit_cvr)
+
+
+def save_weights(network: FunnelNetwork, path: Path) -> None:
+    """Every weight once; of a shared table only the CTR tower's name is written."""
+    save_file({name: p.detach().cpu().contiguous() for name, p in network.named_parameters()}, path)
+    # safetensors writes for the owner alone; an image runs as somebody else.
+    path.chmod(0o644)
+
+
+def save_onnx(network: FunnelNetwork, path: Path, ids_columns: int, dense_columns: int) -> None:
+    """Writes the graph with a dynamic batch. An input of no columns, or one no layer reads, is not in it.
+
+    The network has to be on the CPU.
+    """
+    # Two rows: the exporter takes a size of 1 for a constant.
+    example = (torch.zeros(2, ids_columns, dtype=torch.long), torch.zeros(2, dense_columns))
+    batch = torch.export.Dim("batch", min=1)
+    with _quiet():
+        program = torch.onnx.export(
+            Probabilities(network).eval(),
+            example,
+            input_names=["ids", "dense"],
+            output_names=["pctr", "pcvr"],
+            dynamic_shapes=({0: batch}, {0: batch}),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            optimize=True,
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    _strip(proto)
+    _drop_unread_inputs(proto)
+    onnx.checker.check_model(proto)
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def onnx_difference(network: FunnelNetwork, path: Path, rows: Rows) -> float:
+    """Largest absolute difference of pctr or pcvr between the network in eager mode and the graph; NaN if one is."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    wanted = [node.name for node in session.get_inputs()]
+    eager = [torch.sigmoid(logit).cpu().numpy() for logit in predict(network, rows)]
+    worst = 0.0
+    for at in range(0, len(rows), CHUNK):
+        part = slice(at, at + CHUNK)
+        feed = {"ids": rows.ids[part].cpu().numpy(), "dense": rows.dense[part].cpu().numpy()}
+        found = session.run(["pctr", "pcvr"], {name: feed[name] for name in wanted})
+        for mine, other in zip(eager, found, strict=True):
+            worst = float(np.maximum(worst, np.abs(mine[part] - other).max()))
+    return worst
+
+
+def _strip(proto: onnx.ModelProto) -> None:
+    """Removes what depends on where the exporter ran: stack traces, paths, documentation."""
+    del proto.metadata_props[:]
+    proto.doc_string = ""
+    proto.graph.doc_string = ""
+    del proto.graph.metadata_props[:]
+    values = [*proto.graph.value_info, *proto.graph.input, *proto.graph.output]
+    for item in [*proto.graph.node, *proto.graph.initializer, *values]:
+        item.doc_string = ""
+        del item.metadata_props[:]
+
+
+def _drop_unread_inputs(proto: onnx.ModelProto) -> None:
+    read = {name for node in proto.graph.node for name in node.input}
+    kept = [value for value in proto.graph.input if value.name in read]
+    del proto.graph.input[:]
+    proto.graph.input.extend(kept)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints progress to stdout, and warns of what is in its own code."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,107 @@
+"""The loop: what it keeps, when it stops, what it refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from components.contracts.errors import TrainingDiverged
+from components.scoring.encoder import Encoder
+from components.training import fit as module
+from components.training.config import CANDIDATES, TrainingConfig
+from components.training.data import Rates, Rows, load
+from components.training.fit import evaluate, fit
+from components.training.model import FunnelNetwork
+from components.training.train import build
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def splits(encoded: Path) -> tuple[Encoder, Rows, Rows]:
+    encoder = Encoder.load(encoded)
+    return encoder, load(encoded, "train", encoder.sizes, CPU), load(encoded, "valid", encoder.sizes, CPU)
+
+
+def train(splits: tuple[Encoder, Rows, Rows], **options: Any) -> tuple[FunnelNetwork, module.Fitted]:
+    encoder, rows, valid = splits
+    config = TrainingConfig(**{"batch_size": 128, "hidden": (8,), **options})
+    network = build(encoder, config, CANDIDATES["esmm"], Rates.of(rows))
+    return network, fit(network, rows, valid, config, CANDIDATES["esmm"], "esmm")
+
+
+def test_one_pass_is_evaluated_inside_and_learns(splits: Any) -> None:
+    network, fitted = train(splits)
+    assert fitted.steps == 32
+    assert fitted.rows == 4000
+    assert [point["step"] for point in fitted.history][-1] == 32
+    assert len(fitted.history) == 10
+    losses = [point["valid_ctcvr_log_loss"] for point in fitted.history]
+    assert min(losses) < losses[0] - 0.01
+    assert evaluate(network, splits[2])["valid_ctcvr_log_loss"] == min(losses)
+
+
+def test_early_stopping_keeps_the_best_weights(splits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validation gets worse from the fourth evaluation on: two more, and the weights of the third are kept."""
+    seen: list[torch.Tensor] = []
+    real = module.evaluate
+
+    def worsening(network: FunnelNetwork, valid: Rows) -> dict[str, float]:
+        seen.append(network.ctr_tower.last.weight.detach().clone())
+        n = len(seen)
+        return real(network, valid) | {"valid_ctcvr_log_loss": 1.0 - 0.1 * n if n <= 3 else 1.0 + n}
+
+    monkeypatch.setattr(module, "evaluate", worsening)
+    network, fitted = train(splits, patience=2)
+    assert fitted.stopped_early
+    assert len(seen) == 5
+    assert fitted.best_step == fitted.history[2]["step"]
+    assert torch.equal(network.ctr_tower.last.weight, seen[2])
+    assert not torch.equal(seen[2], seen[4])
+
+
+def test_more_passes_and_fewer_steps(splits: Any) -> None:
+    assert train(splits, epochs=2, patience=99)[1].steps == 64
+    _, fitted = train(splits, epochs=2, max_steps=33)
+    assert fitted.steps == 33
+    assert fitted.history[-1]["step"] == 33
+    assert train(splits, max_steps=1)[1].steps == 1
+
+
+def test_every_row_is_seen_once_a_pass_in_another_order_each(splits: Any) -> None:
+    rows = splits[1]
+    config = TrainingConfig(batch_size=128, seed=5)
+    batches = list(module._batches(rows, config, 64))
+    numbered = Rows(torch.arange(4000).unsqueeze(1), rows.dense, rows.click, rows.conversion)
+    order = [int(n) for batch in module._batches(numbered, config, 64) for n in batch.ids.flatten()]
+    assert [len(batch) for batch in batches[30:33]] == [128, 32, 128]
+    assert sorted(order[:4000]) == sorted(order[4000:]) == list(range(4000))
+    assert order[:4000] != order[4000:] != list(range(4000))
+
+
+def test_divergence_says_where_and_what_to_do(splits: Any) -> None:
+    with pytest.raises(TrainingDiverged, match=r"esmm diverged: .* after \d+ steps .* lower the learning rates"):
+        train(splits, lr=1e30)
+
+
+def test_the_callers_random_state_is_left_alone(splits: Any) -> None:
+    torch.manual_seed(1)
+    wanted = torch.rand(1)
+    torch.manual_seed(1)
+    train(splits, max_steps=2)
+    assert torch.equal(torch.rand(1), wanted)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("amp", [False, True])
+def test_a_gpu_learns_as_a_cpu_does(encoded: Path, amp: bool) -> None:
+    encoder = Encoder.load(encoded)
+    rows, valid = (load(encoded, split, encoder.sizes, torch.device("cuda")) for split in ("train", "valid"))
+    config = TrainingConfig(batch_size=128, hidden=(8,), amp=amp)
+    network = build(encoder, config, CANDIDATES["esmm"], Rates.of(rows)).cuda()
+    on_gpu = fit(network, rows, valid, config, CANDIDATES["esmm"], "esmm")
+    on_cpu = train((encoder, load(encoded, "train", encoder.sizes, CPU), load(encoded, "valid", encoder.sizes, CPU)))[1]
+    found, wanted = (f.history[-1]["valid_ctcvr_log_loss"] for f in (on_gpu, on_cpu))
+    assert found == pytest.approx(wanted, rel=0.02 if amp else 1e-3)
