@@ -3,7 +3,7 @@
 KFP runs the function's source alone, so the fields stand in its signature; `planning.Planned.outputs` fills them.
 """
 
-from typing import List, NamedTuple  # noqa: UP035 (KFP reads typing.List)
+from typing import Dict, List, NamedTuple  # noqa: UP035 (KFP reads typing.List)
 
 from kfp import dsl
 
@@ -42,6 +42,6 @@ def plan(data: str, recipe: str, overrides: str, as_of: str) -> NamedTuple(  # t
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def each(names: List[str]) -> List[str]:  # noqa: UP006
-    """Hands a list to ParallelFor: kfp.local finds loop items only in a task's single output, not among several."""
-    return names
+def each(candidates: List[str], config: str) -> List[Dict[str, str]]:  # noqa: UP006
+    """The loop's items, one a candidate, each with the training config (docs/adr/0001)."""
+    return [{"candidate": candidate, "config": config} for candidate in candidates]

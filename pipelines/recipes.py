@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
+
+from pydantic import model_validator
 
 from components.contracts.config import Config
 from components.contracts.dataset import SplitConfig
 from components.contracts.errors import UsageError
 from components.evaluation.gates import EvaluationConfig
-from components.training.train import TrainingConfig
+from components.training.config import TrainingConfig
 from components.validation.validate import ValidationLimits
 
 
@@ -27,6 +29,16 @@ class Recipe(Config):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
+    @model_validator(mode="after")
+    def _candidates_are_known(self) -> Self:
+        if not self.candidates or len(set(self.candidates)) < len(self.candidates):
+            raise ValueError("candidates: name at least one, each once")
+        unknown = [name for name in self.candidates if name not in self.training.candidates]
+        if unknown:
+            known = ", ".join(sorted(self.training.candidates))
+            raise ValueError(f"candidates: {', '.join(unknown)} unknown, there are {known}")
+        return self
+
 
 def nightly() -> Recipe:
     """The default: three candidates, one pass over the training split."""
@@ -38,7 +50,25 @@ def own() -> Recipe:
     return Recipe()
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"nightly": nightly, "own": own}
+def hillstrom() -> Recipe:
+    """The e-mail challenge: 64,000 rows and 578 conversions, so small batches and gates that noise cannot trip."""
+    return Recipe(
+        training=TrainingConfig(batch_size=128),
+        evaluation=EvaluationConfig(ctr_auc_min=0.58, ctcvr_auc_min=0.5, ctcvr_gain_min=0.0),
+    )
+
+
+def smoke() -> Recipe:
+    """A small simulated shop in a minute: small batches, gates for some hundred conversions."""
+    return Recipe(training=TrainingConfig(batch_size=512), evaluation=EvaluationConfig(bootstrap_replicates=300))
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "nightly": nightly,
+    "own": own,
+    "hillstrom": hillstrom,
+    "smoke": smoke,
+}
 
 
 def load(name: str, overrides: str = "{}") -> Recipe:

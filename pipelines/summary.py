@@ -67,7 +67,8 @@ def rows(evaluation: Evaluation | None, stages: dict[str, dict[str, Any]]) -> di
     counted: dict[str, int] = evaluation.rows.model_dump() if evaluation else {}
     if not counted:
         for name in ("ingest", "validate", "retrieve"):
-            counted |= stages.get(name, {}).get("facts", {}).get("rows", {})
+            found = stages.get(name, {}).get("facts", {}).get("rows")
+            counted |= found if isinstance(found, dict) else {}
     names = {"in": "total", "quarantined": "quarantined", "immature": "immature"}
     names |= {name: name for name in ("train", "valid", "test")}
     return {ours: counted.get(theirs, 0) for ours, theirs in names.items()}

@@ -18,6 +18,21 @@ from pipelines.plan import each, plan
 NAME = "esmm-training"
 
 
+def uncached(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """Side effects, and what reads the world outside its arguments, must happen in every run."""
+    return task.set_caching_options(enable_caching=False)
+
+
+def on_gpu(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """On a cluster: one GPU. A local run ignores the request and uses a GPU if there is one."""
+    return (
+        task.set_accelerator_type("nvidia.com/gpu")
+        .set_accelerator_limit(1)
+        .set_cpu_request("2")
+        .set_memory_request("8G")
+    )
+
+
 @dsl.pipeline(name=NAME, description="Retrain ESMM candidates, gate the best of them, ship it only if it passes.")
 def training(data: str, recipe: str = "", overrides: str = "{}", as_of: str = "") -> None:
     """`data`: dataset folder; `recipe`: a name, or "" for its own; `overrides`: JSON; `as_of`: UTC time or ""."""
@@ -27,8 +42,9 @@ def training(data: str, recipe: str = "", overrides: str = "{}", as_of: str = ""
         checked = validate(config=todo["validate"], impressions=raw["impressions"], features=raw["features"]).outputs
         joined = retrieve(config=todo["retrieve"], clean=checked["clean"], features=raw["features"]).outputs
         encoded = encode(config=todo["encode"], dataset=joined["dataset"]).outputs
-        with dsl.ParallelFor(uncached(each(names=todo["candidates"])).output, parallelism=2) as candidate:
-            trained = on_gpu(train(candidate=candidate, config=todo["train"], encoded=encoded["encoded"])).outputs
+        items = uncached(each(candidates=todo["candidates"], config=todo["train"])).output
+        with dsl.ParallelFor(items, parallelism=2) as item:
+            trained = on_gpu(train(candidate=item.candidate, config=item.config, encoded=encoded["encoded"])).outputs
         judged = evaluate(
             config=todo["evaluate"], models=dsl.Collected(trained["model"]), dataset=joined["dataset"]
         ).outputs
@@ -51,18 +67,3 @@ def training(data: str, recipe: str = "", overrides: str = "{}", as_of: str = ""
             ).output
             with dsl.If(same == True, name="answers-alike"):  # noqa: E712
                 uncached(promote(config=todo["promote"], bento=bento, winner=winner, evaluation=judged["evaluation"]))
-
-
-def uncached(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """Side effects, and what reads the world outside its arguments, must happen in every run."""
-    return task.set_caching_options(enable_caching=False)
-
-
-def on_gpu(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """On a cluster: one GPU. A local run ignores the request and uses a GPU if there is one."""
-    return (
-        task.set_accelerator_type("nvidia.com/gpu")
-        .set_accelerator_limit(1)
-        .set_cpu_request("2")
-        .set_memory_request("8G")
-    )

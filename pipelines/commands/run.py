@@ -76,7 +76,11 @@ def _config(path: Path | None) -> dict[str, object]:
 
 @click.command("compile")
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), default=Path("training.yaml"), show_default=True
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("training.yaml"),
+    show_default=True,
+    help="File to write.",
 )
 @click.option("--image", default="", help="Container image for every component.")
 def compile_(out: Path, image: str) -> None:

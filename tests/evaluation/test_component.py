@@ -20,7 +20,7 @@ from components.contracts.files import read_json, read_manifest, write_json, wri
 from components.evaluation.component import evaluate
 from components.evaluation.entrants import judge_champion, load_scorer
 from components.evaluation.evaluate import EvaluateConfig
-from components.evaluation.record_component import finish, record
+from components.evaluation.record_component import collect, finish
 from components.evaluation.scored import load_split
 from components.scoring.encoder import Encoder
 from components.scoring.raw import columns_from_table
@@ -122,7 +122,7 @@ def test_evaluate_record_and_finish_in_turn(shop: Any, run_dir: Path) -> None:
     assert written["facts"]["winner_fingerprint"] == read_manifest(out / "winner")["fingerprint"]
 
     write_text(out / "docs", "<p>docs</p>")
-    record.python_func(
+    collect.python_func(
         evaluation=artifact(out / "evaluation"),
         report=artifact(out / "report"),
         docs=artifact(out / "docs"),
@@ -164,5 +164,5 @@ def test_a_failing_evaluation_leaves_its_sentence(shop: Any, run_dir: Path) -> N
 def test_shells_outside_a_run_write_no_record(shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ESMM_RUN_DIR", raising=False)
     finish.python_func(status=SimpleNamespace(state="SUCCEEDED"))
-    record.python_func(*[artifact(tmp_path / name) for name in ("evaluation", "report", "docs", "quarantine")])
+    collect.python_func(*[artifact(tmp_path / name) for name in ("evaluation", "report", "docs", "quarantine")])
     assert not list(tmp_path.rglob("record.json"))
