@@ -124,6 +124,9 @@ def _value(name: str, dtype: str, value: Any) -> Any:
         return None
     # bool is an int to Python, but not to the log.
     fits = isinstance(value, TYPES[dtype]) and (dtype == "bool" or not isinstance(value, bool))
-    if not fits or (isinstance(value, float) and not math.isfinite(value)):
+    # Neither NaN nor an integer beyond 64 bits is a value that a log can hold.
+    if fits and isinstance(value, (int, float)):
+        fits = math.isfinite(value) if isinstance(value, float) else abs(value) < 2**63
+    if not fits:
         raise BadContext(f"context {name!r} = {value!r} is no {dtype}: send {dtype}, or null if it is not known")
     return float(value) if dtype == "float" else value

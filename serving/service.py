@@ -6,20 +6,23 @@ that building a Bento needs no model.
 
 import gc
 import logging
-from typing import Any, cast
+import sys
+from typing import TYPE_CHECKING, Any, cast
 
 import bentoml
 import numpy as np
 from starlette.responses import JSONResponse
 
 from components.contracts.columns import ITEM_ID, POSITION, USER_ID
-from components.contracts.errors import DataError, UsageError
-from components.contracts.files import read_json
+from components.contracts.errors import UsageError
+from components.contracts.paths import HOME_VARIABLE
 from components.scoring.score import Scorer
-from serving.lookup import Lookup, NullLookup, OnlineLookup
 from serving.middleware import BodyGuard
 from serving.schemas import BadContext, InfoResponse, RankedItem, RankRequest, RankResponse, context_values
 from serving.settings import MAX_BODY_BYTES, THREADS, Settings
+
+if TYPE_CHECKING:
+    from serving.lookup import Lookup, NullLookup, OnlineLookup
 
 log = logging.getLogger("bentoml.esmm")
 
@@ -39,8 +42,7 @@ class Ranker:
         self.packaged = settings.packaged
         self.scorer = Scorer(settings.model)
         self.spec = self.scorer.info.spec
-        self.feast = settings.feast if self.spec.views else None
-        self.lookup = self._lookup()
+        self.lookup = self._lookup(settings)
         bento = cast(Any, Ranker).bento
         self.tag = str(bento.tag) if bento is not None else f"unpackaged:{self.packaged.run}"
         # What was loaded stays: kept out of every later collection, this halves p99.
@@ -48,12 +50,17 @@ class Ranker:
         gc.freeze()
         log.info("serving %s: %s, %d features", self.tag, self.packaged.candidate, len(self.spec.features))
 
-    def _lookup(self) -> NullLookup | OnlineLookup:
+    def _lookup(self, settings: Settings) -> "NullLookup | OnlineLookup":
+        # Feast takes seconds to import, and the build and BentoML's supervisor import this module without ranking.
+        # Where torch is installed Feast imports it too, for nothing that is used here.
+        sys.modules.setdefault("torch", cast(Any, None))
+        from serving.lookup import NullLookup, OnlineLookup
+
         if not self.spec.views:
             return NullLookup()
-        if self.feast is None:
-            raise UsageError("ESMM_HOME is not set: the model needs the feature store in that folder")
-        return OnlineLookup(self.feast, self.packaged.dataset, self.spec, self.packaged.clock)
+        if settings.feast is None:
+            raise UsageError(f"{HOME_VARIABLE} is not set: the model needs the feature store in that folder")
+        return OnlineLookup(settings.feast, self.packaged.dataset, self.spec, self.packaged.clock)
 
     @bentoml.api(route="/rank")  # type: ignore[untyped-decorator]
     def rank(self, request: RankRequest, /) -> RankResponse:
@@ -90,13 +97,13 @@ class Ranker:
             candidate=model.candidate,
             dataset=self.packaged.dataset,
             as_of=model.as_of,
-            materialized_as_of=self._materialized(),
+            materialized_as_of=self.lookup.materialized_as_of(),
             features=[feature.name for feature in self.spec.features],
             context={feature.name: feature.dtype for feature in self.spec.context if feature.name != POSITION},
             reference_position=self.spec.reference_position,
         )
 
-    def _unknown(self, found: Lookup, item_ids: list[str]) -> tuple[bool, list[str]]:
+    def _unknown(self, found: "Lookup", item_ids: list[str]) -> tuple[bool, list[str]]:
         """Whether nothing is known of the user, and of which items.
 
         The feature store decides where the model reads views of that entity; otherwise the model's vocabulary.
@@ -108,14 +115,6 @@ class Ranker:
         if ITEM_ID in stored:
             return user, list(found.unknown_items)
         return user, [item for item, is_new in zip(item_ids, absent.get(ITEM_ID, nothing), strict=True) if is_new]
-
-    def _materialized(self) -> str | None:
-        if self.feast is None:
-            return None
-        try:
-            return str(read_json(self.feast / "materialized.json")["as_of"])
-        except DataError:
-            return None
 
 
 cast(Any, Ranker).add_asgi_middleware(BodyGuard, max_bytes=MAX_BODY_BYTES, schemas={"/rank": RankRequest})

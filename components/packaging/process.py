@@ -2,11 +2,13 @@
 
 BentoML's supervisor (circus) puts each worker in a session of its own, so that stopping a process group leaves
 workers behind when the supervisor is killed. Every process started here therefore inherits a marker in its
-environment, and stopping ends whatever still carries it.
+environment, and stopping ends whatever still carries it. If this process is itself killed, the kernel ends the
+supervisor, which then stops its workers.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import re
@@ -150,6 +152,7 @@ def serving(
                 stdout=output if log is not None else None,
                 stderr=subprocess.STDOUT if log is not None else None,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
         try:
             reachable = "127.0.0.1" if address == "0.0.0.0" else address
@@ -160,6 +163,16 @@ def serving(
             stop(child, marker)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+PR_SET_PDEATHSIG = 1
+
+
+def _end_with_parent() -> None:
+    """In the child: the kernel sends it SIGTERM when this process dies, even of SIGKILL (Linux)."""
+    if _LIBC is not None:
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _wait_ready(running: Running, child: subprocess.Popen[bytes], seconds: float) -> None:

@@ -163,7 +163,8 @@ def ask(home: Home, bento: str, requests: Sequence[Request]) -> list[Answer]:
     """Starts the Bento under the import guard and posts the requests, one by one.
 
     Raises:
-        ServiceError: it is not there, does not start, does not answer, or was not under the guard.
+        ServiceError: it is not there, does not start, does not answer or fails on a request, or was not under the
+            guard.
     """
     path = process.bento_path(home, bento)
     with tempfile.TemporaryDirectory(prefix="esmm-smoke-") as temporary:
@@ -177,6 +178,9 @@ def ask(home: Home, bento: str, requests: Sequence[Request]) -> list[Answer]:
                     answers = [_answer(client.post("/rank", json=request.body)) for request in requests]
             except httpx.HTTPError as error:
                 raise ServiceError(f"the service did not answer ({error!r}){process.tail(log)}") from None
+            if any(answer.status >= 500 for answer in answers):
+                # The answer itself says no more than to look into the log.
+                raise ServiceError(f"the service failed on a request{process.tail(log)}")
         if not evidence.is_file():
             raise ServiceError("the service did not run under the import guard, so nothing is known of what it needs")
     return answers

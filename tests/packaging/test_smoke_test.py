@@ -2,7 +2,11 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +20,7 @@ from components.contracts.errors import DataError
 from components.contracts.files import write_manifest
 from components.contracts.paths import HOME_VARIABLE, Home
 from components.packaging import smoke_test
+from components.packaging.guard import write_guard
 from components.packaging.process import bento_path
 from components.packaging.smoke_test import Answer, Request, SmokeTestConfig, compare
 from components.scoring.score import Scorer
@@ -175,20 +180,46 @@ def test_no_other_copy_of_the_project_stands_in(copy, model, expected, monkeypat
     """The project is importable from here (PYTHONPATH), as from an editable install; the Bento must not use it."""
     _, tag, source = copy
     shutil.rmtree(source / "components/scoring")
-    monkeypatch.setenv("PYTHONPATH", str(smoke_test.process.Path(__file__).resolve().parents[2]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
     facts = smoke_test.run(CONFIG, tag, model, expected)
     assert not facts["passed"]
     assert "components.scoring is not in the Bento" in facts["gate"]["reason"]
 
 
-@pytest.mark.parametrize("library", ["torch", "kfp", "mlflow", "duckdb"])
-def test_a_library_of_the_pipeline_is_not_there(copy, model, expected, library, no_process_left):
+def test_a_bento_that_needs_a_library_of_the_pipeline_is_refused(copy, model, expected, no_process_left):
     _, tag, source = copy
     with (source / "serving/settings.py").open("a") as file:
-        file.write(f"\nimport {library}\n")
+        file.write("\nimport torch\n")
     facts = smoke_test.run(CONFIG, tag, model, expected)
     assert not facts["passed"]
-    assert library in facts["gate"]["reason"]
+    assert "torch" in facts["gate"]["reason"]
+
+
+def test_the_guard_hides_libraries_and_other_copies_of_the_project(built, tmp_path):
+    home, tag = built
+    write_guard(tmp_path, bento_path(home, tag))
+    code = (
+        "import importlib, importlib.util, sys\n"
+        "for name in ('torch', 'torch.nn', 'kfp', 'mlflow', 'duckdb', 'pipelines', 'components.packaging'):\n"
+        "    try: importlib.import_module(name)\n"
+        "    except ModuleNotFoundError: print('hidden', name)\n"
+        "print(importlib.util.find_spec('torch'))\n"
+        "import components.scoring.score as score; print(score.__file__)\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{root}"},
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    lines = done.stdout.splitlines()
+    assert [line.split()[1] for line in lines[:-2]] == [
+        *("torch", "torch.nn", "kfp", "mlflow", "duckdb", "pipelines", "components.packaging")
+    ], done.stderr
+    assert lines[-2] == "None"
+    assert lines[-1] == str(bento_path(home, tag) / "src/components/scoring/score.py")
 
 
 def test_a_bento_that_is_not_there_is_refused(home, model, expected):

@@ -77,6 +77,9 @@ def test_unknown_context_lists_the_known():
         {"member": 1},
         {"member": "true"},
         {"hour": [5]},
+        {"hour": 2**63},
+        {"hour": 10**400},
+        {"speed": float("nan")},
     ],
 )
 def test_a_value_of_another_type(sent):
