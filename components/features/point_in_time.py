@@ -79,8 +79,18 @@ class PointInTime:
 
 @contextmanager
 def ibis_in_utc() -> Iterator[None]:
-    """Feast runs on ibis' default DuckDB connection, whose casts depend on its time zone: it must be UTC."""
+    """Gives Feast, which runs on ibis' default backend, a DuckDB connection of its own, in UTC.
+
+    Casts of that connection depend on its time zone, which is the machine's unless it is told.
+    """
+    before = ibis.options.default_backend
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # ibis calls DuckDB by an old name
-        ibis.get_backend().raw_sql(f"SET TimeZone = 'UTC'; SET memory_limit = '{tables.MEMORY}'")
-        yield
+        backend = ibis.duckdb.connect()
+        try:
+            backend.raw_sql(f"SET TimeZone = 'UTC'; SET memory_limit = '{tables.MEMORY}'")
+            ibis.set_backend(backend)
+            yield
+        finally:
+            ibis.options.default_backend = before
+            backend.disconnect()

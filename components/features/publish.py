@@ -7,9 +7,9 @@ rolls back; readers keep their connections. What is live is then exactly the tab
 
 from __future__ import annotations
 
+import io
 import shutil
 import sqlite3
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, redirect_stdout
@@ -87,7 +87,7 @@ def filled(live: Path, project: str, offline: Path, present: tuple[str, ...], as
     """Yields a scratch folder with registry.db and online.db, filled by Feast from `offline` up to `as_of`."""
     with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=live) as scratch:
         keep_utc_in_sqlite()
-        with ibis_in_utc(), redirect_stdout(sys.stderr):  # Feast prints; stdout is for what a script reads
+        with ibis_in_utc(), redirect_stdout(io.StringIO()):  # Feast prints what the caller says better
             store = repo.open_store(project, Path(scratch))
             repo.apply(store, offline, present)
             store.materialize(EPOCH, as_of - TICK, feature_views=list(present))
