@@ -389,4 +389,3 @@ def test_materialized_json_round_trip(tmp_path):
     value = Materialized(as_of=AS_OF, views={"user_profile": 3})
     write_materialized(tmp_path, value)
     assert read_materialized(tmp_path) == value
-    assert pa.timestamp("us", tz="UTC") == UTC_US
