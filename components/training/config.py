@@ -32,14 +32,14 @@ class TrainingConfig(Config):
     """Hyperparameters, the same for every candidate. One pass by default: id embeddings overfit in a second."""
 
     seed: int = 0
-    batch_size: int = Field(2048, gt=0)
+    batch_size: int = Field(1024, gt=0)
     epochs: int = Field(1, gt=0)
     max_steps: int | None = Field(None, gt=0)
     """Stop after so many steps, whatever `epochs` says."""
     hidden: tuple[int, ...] = (80, 40)
     dimension: int | None = Field(None, gt=0)
     """Width of every embedding; None: as each feature is declared."""
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(2e-3, gt=0)
     """Adam, for the towers."""
     embedding_lr: float = Field(0.1, gt=0)
     """Row-wise Adagrad, for the tables."""

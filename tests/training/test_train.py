@@ -105,15 +105,18 @@ def test_one_step_makes_a_model_that_knows_little_more_than_the_base_rates(
     assert scores.pctr.mean() == pytest.approx(click.mean(), abs=0.1)
 
 
-def test_a_candidate_that_diverges_is_recorded_without_weights(encoded: Path, tmp_path: Path, make_config: Any) -> None:
-    facts = run("esmm", make_config(lr=1e30), encoded, tmp_path / "model")
+@pytest.mark.parametrize("candidate", CANDIDATES)
+def test_a_candidate_that_diverges_is_recorded_without_weights(
+    candidate: str, encoded: Path, tmp_path: Path, make_config: Any
+) -> None:
+    facts = run(candidate, make_config(lr=1e30), encoded, tmp_path / "model")
     assert not facts["eligible"]
     assert "diverged" in facts["reason"]
     assert listing(tmp_path / "model") == ["encoder.json", "encoder.npz", "metrics.json", "model.json"]
     assert read_json(tmp_path / "model" / "metrics.json") == {
         "eligible": False, "reason": facts["reason"], "history": [],
     }  # fmt: skip
-    assert read_model(tmp_path / "model").candidate == "esmm"
+    assert read_model(tmp_path / "model").candidate == candidate
     with pytest.raises(DataError, match="not eligible"):
         Scorer(tmp_path / "model")
 
