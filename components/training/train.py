@@ -126,7 +126,7 @@ def _export(network: FunnelNetwork, encoder: Encoder, valid: Rows, model: Path) 
     validation = measure(network, valid)
     network = network.cpu()
     save_weights(network, model / WEIGHTS)
-    save_onnx(network, model / ONNX, ids_columns=valid.ids.shape[1], dense_columns=valid.dense.shape[1])
+    save_onnx(network, model / ONNX, valid.ids.shape[1], valid.dense.shape[1])
     on_host = Rows(valid.ids.cpu(), valid.dense.cpu(), valid.click.cpu(), valid.conversion.cpu())
     difference = onnx_difference(network, model / ONNX, on_host)
     same = difference <= TOLERANCE
