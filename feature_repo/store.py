@@ -8,7 +8,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 from feast import FeatureStore, RepoConfig
 
 from components.contracts.errors import UsageError

@@ -78,12 +78,12 @@ def run(home: Home, request: Request, watch: Callable[[Path], None] = lambda _: 
                     time.sleep(0.2)
             finally:
                 end_group(child)
-        watch(folder)
-        if not (folder / "record.json").is_file():
-            # The child died before its exit handler ran: the record is still owed.
-            from components.evaluation.record import finish
+                if not (folder / "record.json").is_file():
+                    # The child ended before its exit handler ran: the record is still owed.
+                    from components.evaluation.record import finish
 
-            finish(folder, "FAILED")
+                    finish(folder, "INTERRUPTED")
+        watch(folder)
         record: dict[str, Any] = read_json(folder / "record.json")
         return record
 

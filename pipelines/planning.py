@@ -45,7 +45,7 @@ class Planned:
         """As the named tuple that the plan component declares in its signature."""
         fields = {"as_of": self.as_of, "candidates": self.candidates}
         fields |= {name: config.to_json() for name, config in self.configs.items()}
-        return namedtuple("Plan", fields)(**fields)  # type: ignore[misc]
+        return namedtuple("Plan", fields)(**fields)
 
 
 def make_plan(data: Path, recipe_name: str, overrides: str, as_of: str, home: Home) -> Planned:

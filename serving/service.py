@@ -62,7 +62,7 @@ class Ranker:
             raise UsageError(f"{HOME_VARIABLE} is not set: the model needs the feature store in that folder")
         return OnlineLookup(settings.feast, self.packaged.dataset, self.spec, self.packaged.clock)
 
-    @bentoml.api(route="/rank")  # type: ignore[untyped-decorator]
+    @bentoml.api(route="/rank")
     def rank(self, request: RankRequest, /) -> RankResponse:
         """Ranks `item_ids` for `user_id`; 400 with a sentence for a request that cannot be answered."""
         try:
@@ -87,7 +87,7 @@ class Ranker:
             items=sorted(items, key=lambda item: (-item.pctcvr, item.item_id)),
         )
 
-    @bentoml.api(route="/info")  # type: ignore[untyped-decorator]
+    @bentoml.api(route="/info")
     def info(self) -> InfoResponse:
         """What is served, and up to when its features are. Also answers to GET."""
         model = self.scorer.info

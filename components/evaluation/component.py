@@ -8,7 +8,7 @@ from kfp.dsl import HTML, Dataset, Input, Metrics, Model, Output
 from components.contracts.image import IMAGE
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False)  # type: ignore[untyped-decorator]
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
 def evaluate(
     config: str,
     models: Input[List[Model]],  # noqa: UP006

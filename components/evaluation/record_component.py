@@ -6,7 +6,7 @@ from kfp.dsl import HTML, Dataset, Input, PipelineTaskFinalStatus
 from components.contracts.image import IMAGE
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False)  # type: ignore[untyped-decorator]
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
 def collect(evaluation: Input[Dataset], report: Input[HTML], docs: Input[HTML], quarantine: Input[Dataset]) -> None:
     """Copies verdict, report and validation docs into the run folder (never cached)."""
     from pathlib import Path
@@ -22,7 +22,7 @@ def collect(evaluation: Input[Dataset], report: Input[HTML], docs: Input[HTML], 
         )
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False)  # type: ignore[untyped-decorator]
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
 def finish(status: PipelineTaskFinalStatus) -> None:
     """Exit handler: sums the run up in record.json, whatever happened, and notifies."""
     from components.contracts.paths import run_dir

@@ -6,7 +6,7 @@ from kfp.dsl import Dataset, Output
 from components.contracts.image import IMAGE
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False)  # type: ignore[untyped-decorator]
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
 def ingest(config: str, impressions: Output[Dataset], features: Output[Dataset]) -> None:
     """Raw logs to attributed, mature, split impressions, and the feature tables known at as-of."""
     from pathlib import Path

@@ -6,7 +6,7 @@ from kfp.dsl import Dataset, Input, Model
 from components.contracts.image import IMAGE
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False)  # type: ignore[untyped-decorator]
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
 def package(config: str, winner: Input[Model]) -> str:
     """Builds a Bento from the winner; returns its tag."""
     from pathlib import Path
@@ -19,7 +19,7 @@ def package(config: str, winner: Input[Model]) -> str:
     return str(facts["bento"])
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False)  # type: ignore[untyped-decorator]
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
 def smoke_test(config: str, bento: str, winner: Input[Model], expected: Input[Dataset]) -> bool:
     """Starts the Bento away from the project and compares its answers with the model's offline scores."""
     from pathlib import Path
@@ -32,7 +32,7 @@ def smoke_test(config: str, bento: str, winner: Input[Model], expected: Input[Da
     return bool(facts["passed"])
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False)  # type: ignore[untyped-decorator]
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
 def promote(config: str, bento: str, winner: Input[Model], evaluation: Input[Dataset]) -> int:
     """Makes the winner champion, if the champion is still the one it was compared with; returns the version."""
     from pathlib import Path

@@ -28,7 +28,7 @@ from pathlib import Path
 from types import FrameType
 
 import httpx
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from components.contracts.errors import ServiceError, UsageError
 from components.contracts.paths import HOME_VARIABLE, Home

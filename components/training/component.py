@@ -6,7 +6,7 @@ from kfp.dsl import Dataset, Input, Model, Output
 from components.contracts.image import IMAGE
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False)  # type: ignore[untyped-decorator]
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
 def train(candidate: str, config: str, encoded: Input[Dataset], model: Output[Model]) -> None:
     """One candidate trained on the encoded impressions; one that diverges is recorded as ineligible."""
     from pathlib import Path

@@ -6,7 +6,7 @@ from kfp.dsl import HTML, Dataset, Input, Output
 from components.contracts.image import IMAGE
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False)  # type: ignore[untyped-decorator]
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
 def validate(
     config: str,
     impressions: Input[Dataset],

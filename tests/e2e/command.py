@@ -15,6 +15,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from components.contracts.paths import Home
+from components.packaging import registry
+
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("cache", "models", "bentoml", "feast", "mlflow.db", "runs")
 
@@ -46,8 +49,10 @@ class Esmm:
     def models(self):
         return json.loads(self("models", "list", "--json").stdout)
 
-    def champion(self):
-        return next((m for m in self.models() if "champion" in m["aliases"]), None)
+    def champion(self, dataset="shop"):
+        """The champion's version number, read in this process (`models` asks the command)."""
+        found = registry.champion(Home(self.home), dataset)
+        return found.version if found else None
 
     def record(self, result):
         return json.loads((self.home / "runs" / result["run"] / "record.json").read_text())
@@ -60,10 +65,10 @@ class Esmm:
         logs = sorted(self.home.glob("runs/*/kfp.log"))
         return logs[-1].read_text()[-3000:] if logs else ""
 
-    def copy(self, home):
-        """This state in another folder."""
+    def copy(self, home, names=COPIED):
+        """This state, or the named parts of it, in another folder."""
         home.mkdir(parents=True)
-        for name in COPIED:
+        for name in names:
             source = self.home / name
             if source.is_dir():
                 shutil.copytree(source, home / name, symlinks=True)

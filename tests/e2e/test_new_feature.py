@@ -35,13 +35,13 @@ def test_add_a_feature_promote_and_roll_back(esmm, shop, code):
     )
     assert result["promoted"], result["reasons"]
     assert "user_sessions_7d" in esmm.record(result)["stages"]["plan"]["facts"]["features"]
-    assert esmm.champion()["version"] == 2
+    assert esmm.champion() == 2
 
     # Back in the code without the line: the champion needs the feature, so a run is refused at once.
     refused = esmm.run(shop, "--recipe", "smoke", code=2)
     assert "user_sessions_7d" in " ".join(refused["reasons"])
 
     esmm("models", "rollback")
-    assert esmm.champion()["version"] == 1
+    assert esmm.champion() == 1
     with serving(esmm) as rank:
         assert len(rank("--user", "u1", "--items", "i1,i2")["items"]) == 2
