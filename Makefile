@@ -43,10 +43,10 @@ docs: $(READY) ## write the generated tables in docs/ again
 bench: $(READY) ## measure, as ratios in one run
 	$(BIN)/python -m benchmarks $(ARGS)
 
-lock: $(READY) ## resolve requirements.lock again (needs uv on the PATH)
-	uv pip compile --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url --extra dev pyproject.toml -q \
-	  | grep -vE '^(nvidia-(cu|nccl|nvjitlink|nvshmem|nvtx)|cuda-|triton)' > requirements.lock.new
-	mv requirements.lock.new requirements.lock
+lock: $(READY) ## resolve requirements.lock again, keeping what still fits (needs uv; LOCK=--upgrade for the newest)
+	uv pip compile --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url --extra dev \
+	  pyproject.toml -q -o requirements.lock $(LOCK)
+	sed -i -E '/^(nvidia-(cu|nccl|nvjitlink|nvshmem|nvtx)|cuda-|triton)/d' requirements.lock
 
 clean: ## remove the virtual environment (state in $(HOME_DIR) is kept)
 	rm -rf $(VENV)
