@@ -53,14 +53,16 @@ def own() -> Recipe:
 def hillstrom() -> Recipe:
     """The e-mail challenge: 64,000 rows and 578 conversions, so small batches and gates that noise cannot trip."""
     return Recipe(
-        training=TrainingConfig(batch_size=128),
+        training=TrainingConfig(
+            batch_size=256, dimension=8, hidden=(16,), embedding_lr=0.03, lr=1e-3, epochs=5, patience=10
+        ),
         evaluation=EvaluationConfig(ctr_auc_min=0.58, ctcvr_auc_min=0.5, ctcvr_gain_min=0.0),
     )
 
 
 def smoke() -> Recipe:
     """A small simulated shop in a minute: small batches, gates for some hundred conversions."""
-    return Recipe(training=TrainingConfig(batch_size=512), evaluation=EvaluationConfig(bootstrap_replicates=300))
+    return Recipe(training=TrainingConfig(batch_size=256, lr=1e-3, embedding_lr=0.05))
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {

@@ -33,6 +33,9 @@ class TrainingConfig(Config):
 
     seed: int = 0
     batch_size: int = Field(1024, gt=0)
+    """Rows a step, at most."""
+    min_steps: int = Field(150, gt=0)
+    """A set too small for so many steps a pass is cut into smaller batches, by halving."""
     epochs: int = Field(1, gt=0)
     max_steps: int | None = Field(None, gt=0)
     """Stop after so many steps, whatever `epochs` says."""
@@ -57,6 +60,13 @@ class TrainingConfig(Config):
     amp: bool = False
     """bfloat16 products on a GPU; last layers, losses and evaluation stay float32."""
     candidates: dict[str, CandidateConfig] = CANDIDATES
+
+    def batch_for(self, rows: int) -> int:
+        """Rows a step for a training split of `rows` rows; 32 at least, unless `batch_size` itself is less."""
+        batch = self.batch_size
+        while batch >= 64 and rows / batch < self.min_steps:
+            batch //= 2
+        return batch
 
 
 class TrainConfig(Config):

@@ -52,7 +52,7 @@ def fit(
     Raises:
         TrainingDiverged: if a loss on training or validation stops being finite.
     """
-    per_pass = math.ceil(len(train) / config.batch_size)
+    per_pass = math.ceil(len(train) / config.batch_for(len(train)))
     steps = min(per_pass * config.epochs, config.max_steps or sys.maxsize)
     due = {round(per_pass * (n + 1) / config.evaluations) for n in range(config.evaluations * config.epochs)} | {steps}
     tables = RowwiseAdagrad(
@@ -101,7 +101,7 @@ def _batches(train: Rows, config: TrainingConfig, steps: int) -> Iterator[Rows]:
     generator = torch.Generator().manual_seed(config.seed)
     while True:
         order = torch.randperm(len(train), generator=generator).to(train.click.device)
-        for rows in torch.split(order, config.batch_size):
+        for rows in torch.split(order, config.batch_for(len(order))):
             if steps == 0:
                 return
             steps -= 1

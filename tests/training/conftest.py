@@ -57,7 +57,7 @@ def write_encoded(folder: Path, spec: FeatureSpec = SPEC, rows: int = 4000) -> P
 
 
 def config(**training: Any) -> TrainConfig:
-    small = {"batch_size": 128, "hidden": (8,), **training}
+    small = {"batch_size": 128, "min_steps": 1, "hidden": (8,), **training}
     return TrainConfig(
         training=TrainingConfig(**small), dataset="shop", as_of="2026-01-10T00:00:00Z", data_fingerprint="f", code="c"
     )

@@ -26,7 +26,7 @@ def splits(encoded: Path) -> tuple[Encoder, Rows, Rows]:
 
 def train(splits: tuple[Encoder, Rows, Rows], **options: Any) -> tuple[FunnelNetwork, module.Fitted]:
     encoder, rows, valid = splits
-    config = TrainingConfig(**{"batch_size": 128, "hidden": (8,), **options})
+    config = TrainingConfig(**{"batch_size": 128, "min_steps": 1, "hidden": (8,), **options})
     network = build(encoder, config, CANDIDATES["esmm"], Rates.of(rows))
     return network, fit(network, rows, valid, config, CANDIDATES["esmm"], "esmm")
 
@@ -71,7 +71,7 @@ def test_more_passes_and_fewer_steps(splits: Any) -> None:
 
 def test_every_row_is_seen_once_a_pass_in_another_order_each(splits: Any) -> None:
     rows = splits[1]
-    config = TrainingConfig(batch_size=128, seed=5)
+    config = TrainingConfig(batch_size=128, min_steps=1, seed=5)
     batches = list(module._batches(rows, config, 64))
     numbered = Rows(torch.arange(4000).unsqueeze(1), rows.dense, rows.click, rows.conversion)
     order = [int(n) for batch in module._batches(numbered, config, 64) for n in batch.ids.flatten()]
@@ -105,3 +105,9 @@ def test_a_gpu_learns_as_a_cpu_does(encoded: Path, amp: bool) -> None:
     on_cpu = train((encoder, load(encoded, "train", encoder.sizes, CPU), load(encoded, "valid", encoder.sizes, CPU)))[1]
     found, wanted = (f.history[-1]["valid_ctcvr_log_loss"] for f in (on_gpu, on_cpu))
     assert found == pytest.approx(wanted, rel=0.02 if amp else 1e-3)
+
+
+@pytest.mark.parametrize(("rows", "batch"), [(331_000, 1024), (153_600, 1024), (153_599, 512), (28_000, 128), (10, 32)])
+def test_a_small_set_is_cut_into_smaller_batches(rows: int, batch: int) -> None:
+    assert TrainingConfig().batch_for(rows) == batch
+    assert TrainingConfig(batch_size=16).batch_for(rows) == 16
