@@ -21,6 +21,7 @@ def evaluate(
     """Scores the candidates, chooses the winner on validation, gates it on test; returns whether to promote it."""
     from pathlib import Path
 
+    from components.contracts.files import write_json
     from components.contracts.record import stage
     from components.evaluation.evaluate import EvaluateConfig, run
 
@@ -37,4 +38,6 @@ def evaluate(
         )
         for name, value in facts["metrics"].items():
             metrics.log_metric(name, value)
+        # Without a file behind its URI, kfp.local takes the artifact for lost and never reuses the stage.
+        write_json(Path(metrics.path), facts["metrics"])
         return bool(facts["promote"])

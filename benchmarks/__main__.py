@@ -1,0 +1,16 @@
+"""`python -m benchmarks [train] [--json]`."""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmarks import train
+
+BENCHMARKS = {"train": train.main}
+
+parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure, as ratios in one run.")
+parser.add_argument("which", nargs="*", choices=[*BENCHMARKS, []], default=list(BENCHMARKS))
+parser.add_argument("--json", action="store_true", help="one JSON object a benchmark instead of tables")
+arguments = parser.parse_args()
+for name in arguments.which or BENCHMARKS:
+    BENCHMARKS[name](arguments.json)
