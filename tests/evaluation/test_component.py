@@ -80,7 +80,8 @@ def artifact(path: Path) -> SimpleNamespace:
 class Logged:
     """Stands for KFP's Metrics."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
         self.values: dict[str, float] = {}
 
     def log_metric(self, name: str, value: float) -> None:
@@ -100,7 +101,7 @@ def test_evaluate_record_and_finish_in_turn(shop: Any, run_dir: Path) -> None:
     config = EvaluateConfig.parse({"data": str(shop.data), "as_of": "2026-01-17T00:00:00Z", "dataset": "shop"})
     out = shop.root / "out"
     models = [artifact(real_model(shop, name, slope)) for name, slope in (("esmm", 0.9), ("base", 0.3))]
-    logged = Logged()
+    logged = Logged(run_dir.parent / "metrics")
     promote = evaluate.python_func(
         config=config.to_json(),
         models=models,
@@ -154,7 +155,9 @@ def test_a_failing_evaluation_leaves_its_sentence(shop: Any, run_dir: Path) -> N
     config = EvaluateConfig.parse({"data": str(shop.data), "as_of": "2026-01-17T00:00:00Z", "dataset": "shop"})
     out = artifact(shop.root / "out")
     with pytest.raises(DataError):
-        evaluate.python_func(config.to_json(), [], artifact(shop.dataset), out, out, out, Logged())
+        evaluate.python_func(
+            config.to_json(), [], artifact(shop.dataset), out, out, out, Logged(run_dir.parent / "metrics")
+        )
     failed = json.loads((run_dir / "evaluate.json").read_text())
     assert (failed["status"], failed["code"]) == ("failed", "DataError")
     finish.python_func(status=SimpleNamespace(state="FAILED"))
