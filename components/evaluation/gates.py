@@ -161,7 +161,7 @@ def as_of_order(evidence: Evidence, limits: EvaluationConfig) -> Verdict:
     except UsageError as error:
         raise NoEvidence(f"no evidence: {error}, so the gate stays closed") from None
     reason = (
-        f"this run's as-of {evidence.as_of} is {'OLDER' if older else 'not older'} than that of champion version "
+        f"this run's as-of {evidence.as_of} is {'older' if older else 'not older'} than that of champion version "
         f"{champion.version}, {info.as_of}"
     )
     return not older, reason, {"as_of": evidence.as_of, "champion_as_of": info.as_of}
