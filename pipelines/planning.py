@@ -15,23 +15,21 @@ from components.contracts import dataset as ds
 from components.contracts.artifacts import read_model
 from components.contracts.config import Config
 from components.contracts.decision import ChampionRef
-from components.contracts.errors import UsageError
 from components.contracts.paths import Home, run_dir
-from components.contracts.times import format_utc, parse_utc
 from components.evaluation.evaluate import EvaluateConfig
 from components.features.encode import EncodeConfig
 from components.features.materialize import MaterializeConfig
 from components.features.retrieve import RetrieveConfig
-from components.ingestion.ingest import IngestConfig, default_as_of
+from components.ingestion.ingest import IngestConfig
 from components.packaging import registry
 from components.packaging.bento import PackageConfig
 from components.packaging.promote import PromoteConfig
 from components.packaging.smoke_test import SmokeTestConfig
 from components.training.train import TrainConfig
 from components.validation.validate import ValidateConfig
-from pipelines import recipes
 from pipelines.code_version import code_version
 from pipelines.feature_spec import check_in_use, feature_spec
+from pipelines.request import request_of
 
 
 @dataclass(frozen=True)
@@ -56,9 +54,7 @@ def make_plan(data: Path, recipe_name: str, overrides: str, as_of: str, home: Ho
         UsageError: unknown recipe or key, as-of that is no time or not after the data begins.
         FeatureSpecError: a feature that leaks by name, or was removed while a model in use needs it.
     """
-    info = ds.read_info(data)
-    recipe = recipes.load(recipe_name or info.recipe, overrides)
-    until = format_utc(parse_utc(as_of, "as-of")) if as_of else default_as_of(data)
+    info, recipe, until = request_of(data, recipe_name, overrides, as_of)
     spec = feature_spec(info, ds.view_names(data))
     champion = registry.champion(home, info.name)
     previous = registry.previous(home, info.name)
@@ -144,9 +140,3 @@ def git_commit() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def require_recipe(name: str) -> None:
-    """Raises UsageError before anything is started, so that a typo costs no run."""
-    if name and name not in recipes.RECIPES:
-        raise UsageError(f"unknown recipe {name!r}: choose one of {', '.join(sorted(recipes.RECIPES))}")

@@ -38,19 +38,18 @@ def run(
     """Run the training pipeline here: validate, retrieve, train, gate, package, smoke-test, promote."""
     from pipelines import local, recipes
     from pipelines.commands.data import default_shop
-    from pipelines.planning import require_recipe
+    from pipelines.request import request_of
 
-    require_recipe(recipe)
     changes = recipes.merge(_config(config), recipes.parse_sets(sets))
     if pipeline is not None and not pipeline.is_file():
         raise UsageError(f"{pipeline} does not exist: write it with `esmm compile --out {pipeline}`")
+    overrides = json.dumps(changes, sort_keys=True)
     folder = default_shop(home) if data is None else data.resolve()
-    if not folder.is_dir():
-        raise DataError(f"{folder} is no folder: make a dataset with `esmm simulate --out` or `esmm import ... --out`")
+    request_of(folder, recipe, overrides, as_of)
     request = local.Request(
         data=str(folder),
         recipe=recipe,
-        overrides=json.dumps(changes, sort_keys=True),
+        overrides=overrides,
         as_of=as_of,
         pipeline=str(pipeline.resolve()) if pipeline else "",
     )

@@ -28,8 +28,7 @@ def test_an_unknown_recipe(esmm, shop):
 
 
 def test_an_unknown_key(esmm, shop):
-    result = esmm("run", "--data", shop, "--set", "training.sede=1", code=2)
-    assert "sede" in result.stderr + result.stdout
+    says(esmm("run", "--data", shop, "--set", "training.sede=1", code=2), "sede")
 
 
 def test_a_missing_folder(esmm, tmp_path):
@@ -38,13 +37,13 @@ def test_a_missing_folder(esmm, tmp_path):
 
 def test_a_folder_that_is_no_dataset(esmm, tmp_path):
     (tmp_path / "empty").mkdir()
-    done = esmm("run", "--data", tmp_path / "empty", code=1)
-    assert "dataset.json" in done.stdout + done.stderr
+    says(esmm("run", "--data", tmp_path / "empty", code=1), "dataset.json")
 
 
-def test_as_of_before_the_data(esmm, shop):
-    done = esmm("run", "--data", shop, "--as-of", "1999-01-01T00:00:00Z", code=2)
-    assert "1999-01-01" in done.stdout + done.stderr
+@pytest.mark.parametrize(("as_of", "word"), [("1999-01-01T00:00:00Z", "first logged event"), ("soon", "ISO-8601")])
+def test_as_of_before_the_data_or_no_time(esmm, shop, as_of, word):
+    says(esmm("run", "--data", shop, "--as-of", as_of, code=2), as_of, word)
+    assert not (esmm.home / "runs").exists()
 
 
 def table(**changes):

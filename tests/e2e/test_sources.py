@@ -68,7 +68,7 @@ def log(tmp_path_factory):
         at = start + timedelta(days=14 * i / 40000)
         user, item, hour, device = rng.randrange(500), rng.randrange(40), at.hour, rng.choice(["ios", "web"])
         likes = (user % 4) == (item % 4)
-        click = rng.random() < (0.4 if likes else 0.04) + 0.02 * (item % 5)
+        click = rng.random() < (0.4 if likes else 0.04) + 0.25 * (item % 3 == 0)
         buy = click and rng.random() < (0.4 if item % 3 == 0 else 0.1)
         rows.append((user, item, at, hour, device, click, buy))
     visitor, sku, shown, hours, devices, clicks, buys = zip(*rows, strict=True)
