@@ -1,4 +1,4 @@
-"""`python -m benchmarks [train] [--json]`."""
+"""`python -m benchmarks [train] [--json]`: what `make bench` runs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from benchmarks import train
 BENCHMARKS = {"train": train.main}
 
 parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure, as ratios in one run.")
-parser.add_argument("which", nargs="*", choices=[*BENCHMARKS, []], default=list(BENCHMARKS))
+parser.add_argument("which", nargs="?", choices=BENCHMARKS, help="default: all")
 parser.add_argument("--json", action="store_true", help="one JSON object a benchmark instead of tables")
 arguments = parser.parse_args()
-for name in arguments.which or BENCHMARKS:
+for name in [arguments.which] if arguments.which else BENCHMARKS:
     BENCHMARKS[name](arguments.json)
