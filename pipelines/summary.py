@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from components.contracts.artifacts import EVALUATION_JSON
 from components.contracts.decision import Candidate, Evaluation
@@ -13,6 +17,7 @@ from components.contracts.files import read_json
 from components.contracts.paths import Home
 from components.evaluation.metrics import headline
 
+BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} stages, {elapsed}"
 METRICS = (
     "ctr_auc",
     "cvr_auc_clicked",
@@ -99,14 +104,23 @@ def text(result: dict[str, Any], home: Home) -> str:
         lines.append("REFUSED: nothing was promoted")
     lines += [f"  - {reason}" for reason in result["reasons"]]
     home_option = "" if home.root == Path("var").resolve() else f"--home {home.root} "
+    esmm = command()
     lines.append(f"report: {result['report'] or '(none)'}")
     if result["status"] == "failed":
         lines.append(
             f"record: {home.runs / result['run'] / 'record.json'}, log: {home.runs / result['run'] / 'kfp.log'}"
         )
     else:
-        lines.append(f"next: esmm {home_option}serve    then: esmm rank --user u1 --items i1,i2,i3")
+        lines.append(f"next: {esmm} {home_option}serve    then: {esmm} rank --user U --items A,B,C")
     return "\n".join(lines)
+
+
+def command() -> str:
+    """How the person reached this command, to be typed again: `esmm`, or its path where it is not on the PATH."""
+    used = Path(sys.argv[0])
+    if used.name != "esmm" or shutil.which("esmm") == str(used.resolve()):
+        return "esmm"
+    return os.path.relpath(used) if used.is_relative_to(Path.cwd()) else str(used)
 
 
 def _f(value: float | None, width: int, digits: int = 4) -> str:
@@ -123,10 +137,14 @@ def _evaluation(run_dir: Path) -> Evaluation | None:
 
 
 class Progress:
-    """Prints a line to stderr when a stage starts or ends; called with the run folder while the run goes on."""
+    """A line on stderr when a stage starts or ends and, on a terminal, a bar over the planned stages.
+
+    Called with the run folder while the run goes on.
+    """
 
     def __init__(self) -> None:
         self.shown: dict[str, str] = {}
+        self.bar = tqdm(total=0, unit="stage", file=sys.stderr, disable=None, leave=False, bar_format=BAR)
 
     def __call__(self, run_dir: Path) -> None:
         for path in sorted(run_dir.glob("*.json"), key=lambda p: p.stat().st_mtime):
@@ -134,15 +152,23 @@ class Progress:
                 stage = read_json(path)
             except DataError:
                 continue
-            if not isinstance(stage, dict):
-                continue
-            name, status = stage.get("stage"), stage.get("status", "")
-            if not name or self.shown.get(name) == status:
-                continue
-            self.shown[name] = status
-            if status == "running":
-                print(f"  ... {name}", file=sys.stderr)
-            elif status == "succeeded":
-                print(f"  ok  {name} ({stage['seconds']:.1f} s)", file=sys.stderr)
-            else:
-                print(f"  NOT {name}: {stage['message']}", file=sys.stderr)
+            if isinstance(stage, dict) and stage.get("stage") and self.shown.get(stage["stage"]) != stage["status"]:
+                self.shown[stage["stage"]] = stage["status"]
+                self._say(stage)
+        self.bar.refresh()
+        if (run_dir / "record.json").is_file():
+            self.bar.close()
+
+    def _say(self, stage: dict[str, Any]) -> None:
+        name, status = stage["stage"], stage["status"]
+        if status == "running":
+            tqdm.write(f"  ... {name}", file=sys.stderr)
+            return
+        if status == "succeeded":
+            tqdm.write(f"  ok  {name} ({stage['seconds']:.1f} s)", file=sys.stderr)
+        else:
+            tqdm.write(f"  NOT {name}: {stage['message']}", file=sys.stderr)
+        planned = stage.get("facts", {}).get("stages")
+        if planned:
+            self.bar.total = len(planned)
+        self.bar.n = sum(status != "running" for status in self.shown.values())

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from components.contracts.paths import Home
 from pipelines import summary
 
@@ -37,3 +39,19 @@ def test_exit_codes():
     assert summary.exit_code(record()) == 1
     usage = {"plan": {"status": "failed", "code": "UsageError"}}
     assert summary.exit_code(record(stages=usage)) == 2
+
+
+@pytest.mark.parametrize(
+    ("used", "on_path", "typed"),
+    [
+        ("{cwd}/.venv/bin/esmm", None, ".venv/bin/esmm"),
+        ("{cwd}/.venv/bin/esmm", "{cwd}/.venv/bin/esmm", "esmm"),
+        ("/opt/bin/esmm", None, "/opt/bin/esmm"),
+        ("/x/pipelines/__main__.py", None, "esmm"),
+    ],
+)
+def test_the_next_command_can_be_typed(tmp_path, monkeypatch, used, on_path, typed):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [used.format(cwd=tmp_path)])
+    monkeypatch.setattr("shutil.which", lambda _: on_path and on_path.format(cwd=tmp_path))
+    assert summary.command() == typed
