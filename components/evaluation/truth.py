@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
 from components.contracts import columns as c
+from components.contracts import duck
 from components.contracts.dataset import TRUTH, truth_fingerprint
 from components.contracts.errors import DataError
 from components.evaluation.metrics import Array, Outcome, Predicted, auc, entire_space, log_loss
@@ -39,8 +39,7 @@ def load_truth(data: Path, fingerprint: str, split: Split) -> Truth | None:
     if truth_fingerprint(data) != fingerprint:
         raise DataError(f"{data / TRUTH} changed since the run was planned: start the run again")
     rows = pa.table({"row": np.arange(len(split)), c.IMPRESSION_ID: split.impression_ids})
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone='UTC'")
+    with duck.connect() as connection:
         connection.register("rows", rows)
         names = ", ".join(f"truth.{name}::DOUBLE AS {name}" for name in COLUMNS)
         table = connection.sql(

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.contracts import columns as c
+from components.contracts import duck
 from components.contracts.artifacts import EXPECTED
 from components.contracts.files import write_manifest
 from components.contracts.spec import FeatureSpec
@@ -31,10 +32,10 @@ def sample(dataset: Path, spec: FeatureSpec, users: int, items: int) -> pa.Table
     others saw last; then one request of an unknown user, and one with two unknown items among known ones.
     """
     context = [feature.name for feature in spec.context]
-    chosen = ", ".join(tables.name(name) for name in (c.USER_ID, *context))
+    chosen = ", ".join(duck.name(name) for name in (c.USER_ID, *context))
     source = tables.parquet(dataset / c.TEST)
     newest = f"{c.EVENT_TIMESTAMP} DESC, {c.IMPRESSION_ID} DESC"
-    with tables.connect() as db:
+    with duck.connect() as db:
         last = db.sql(
             f"SELECT {chosen} FROM {source} QUALIFY row_number() OVER (PARTITION BY {c.USER_ID} ORDER BY {newest}) = 1 "
             f"ORDER BY {newest} LIMIT {users}"
@@ -42,7 +43,7 @@ def sample(dataset: Path, spec: FeatureSpec, users: int, items: int) -> pa.Table
         people = last.to_arrow_table().to_pylist()
         shown = _items(db, source, "true", users * items)
         own = {
-            row[c.USER_ID]: _items(db, source, f"{c.USER_ID} = {tables.text(row[c.USER_ID])}", items // 2)
+            row[c.USER_ID]: _items(db, source, f"{c.USER_ID} = {duck.text(row[c.USER_ID])}", items // 2)
             for row in people
         }
     requests: list[tuple[dict[str, Any], list[str]]] = []

@@ -18,6 +18,7 @@ import ibis  # type: ignore[import-untyped]
 import pyarrow as pa
 
 from components.contracts import columns as c
+from components.contracts import duck
 from components.contracts.errors import DataError
 from components.contracts.spec import FeatureSpec
 from components.features import tables
@@ -88,7 +89,7 @@ def ibis_in_utc() -> Iterator[None]:
         warnings.simplefilter("ignore", DeprecationWarning)  # ibis calls DuckDB by an old name
         backend = ibis.duckdb.connect()
         try:
-            backend.raw_sql(f"SET TimeZone = 'UTC'; SET memory_limit = '{tables.MEMORY}'")
+            backend.raw_sql(f"SET TimeZone = 'UTC'; SET memory_limit = '{duck.MEMORY}'")
             ibis.set_backend(backend)
             yield
         finally:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.contracts import columns as c
+from components.contracts import duck
 from components.contracts.artifacts import Rows
 from components.contracts.config import Config
 from components.contracts.errors import DataError
@@ -96,7 +97,7 @@ def _opened(features: Path, spec: FeatureSpec) -> Any:
 def _columns(clean: Path, spec: FeatureSpec) -> tuple[dict[str, int], list[str]]:
     """Rows of each split, and SQL of the columns to read."""
     source = tables.parquet(clean, "*/*.parquet")
-    with tables.connect() as db:
+    with duck.connect() as db:
         have = {str(row[0]): str(row[1]) for row in db.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
         absent = [feature.name for feature in spec.context if feature.name not in have]
         if absent:
@@ -106,12 +107,12 @@ def _columns(clean: Path, spec: FeatureSpec) -> tuple[dict[str, int], list[str]]
             )
         counted = dict(db.execute(f"SELECT {c.SPLIT}, count(*) FROM {source} GROUP BY ALL").fetchall())
     columns = [*c.IDS, c.EVENT_TIMESTAMP, *(feature.name for feature in spec.context), *c.LABELS]
-    return counted, [tables.name(column) for column in columns]
+    return counted, [duck.name(column) for column in columns]
 
 
 def _chunks(clean: Path, columns: list[str], split: str, chunk_rows: int) -> Iterator[pa.Table]:
     """The split's impressions in order of time and id. DuckDB sorts, on disk where it must."""
-    with tables.connect() as db:
+    with duck.connect() as db:
         reader = db.sql(
             f"SELECT {', '.join(columns)} FROM {tables.parquet(clean, '*/*.parquet')} "
             f"WHERE {c.SPLIT} = '{split}' ORDER BY {c.EVENT_TIMESTAMP}, {c.IMPRESSION_ID}"
@@ -155,7 +156,7 @@ def _check_kept(before: dict[str, int], written: dict[str, int]) -> None:
 def _check_ids(clean: Path, dataset: Path) -> None:
     """Reads back what was written: the same impressions in the same split, by an order-free hash of their ids."""
     hashed = f"sum(hash({c.IMPRESSION_ID})::HUGEINT), count(*)"
-    with tables.connect() as db:
+    with duck.connect() as db:
         for split in c.SPLITS:
             if not any((dataset / split).glob("*.parquet")):
                 continue

@@ -2,67 +2,25 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
 from components.contracts import columns as c
+from components.contracts import duck
 from components.contracts.errors import DataError
 from components.contracts.spec import Dtype, View
 from feature_repo import views
 
-MEMORY = "2GB"
-"""Above this DuckDB spills to a temporary folder."""
-
-INTEGERS = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"})
 SQL_TYPES: dict[str, str] = {"string": "VARCHAR", "int": "BIGINT", "float": "DOUBLE", "bool": "BOOLEAN"}
 ARROW_TYPES = {"string": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
-TIME = "TIMESTAMP WITH TIME ZONE"
-
-
-@contextmanager
-def connect() -> Iterator[duckdb.DuckDBPyConnection]:
-    """An in-memory connection in UTC whose spill files are gone afterwards.
-
-    Raises:
-        DataError: for anything DuckDB cannot read, with its first line.
-    """
-    with tempfile.TemporaryDirectory(prefix="esmm-features-") as spill:
-        connection = duckdb.connect()
-        try:
-            connection.execute(f"SET TimeZone = 'UTC'; SET memory_limit = '{MEMORY}'; SET threads = 2")
-            connection.execute(f"SET temp_directory = {text(spill)}")
-            yield connection
-        except duckdb.Error as error:
-            reason = " ".join(str(error).split("\n\n")[0].split())
-            raise DataError(f"the data cannot be read ({reason}): check the files and the column types") from error
-        finally:
-            connection.close()
-
-
-def text(value: str | Path) -> str:
-    """An SQL string literal."""
-    return "'" + str(value).replace("'", "''") + "'"
-
-
-def name(column: str) -> str:
-    """An SQL identifier."""
-    return '"' + column.replace('"', '""') + '"'
 
 
 def parquet(folder: Path, pattern: str = "*.parquet") -> str:
-    """A table function over the files; columns are matched by name."""
-    return f"read_parquet({text(folder / pattern)}, union_by_name = true, hive_partitioning = false)"
-
-
-def instant(value: datetime) -> str:
-    """An SQL TIMESTAMPTZ literal."""
-    return f"TIMESTAMPTZ {text(value.astimezone(UTC).isoformat(sep=' '))}"
+    """A table function over the files of a folder; columns are matched by name."""
+    return f"read_parquet({duck.text(folder / pattern)}, union_by_name = true, hive_partitioning = false)"
 
 
 def dtype_of(field: object) -> Dtype | None:
@@ -109,23 +67,23 @@ def write_known(features: Path, present: tuple[str, ...], as_of: datetime, out: 
         DataError: a table without a declared column, or with one of another type.
     """
     counted = {}
-    with connect() as db:
+    with duck.connect() as db:
         for view in declared(present):
             columns = _columns(db, features / view.name, view)
             path = out / view.name / "part-0.parquet"
             path.parent.mkdir(parents=True)
             counted[view.name] = db.execute(
                 f"COPY (SELECT {', '.join(columns)} FROM {parquet(features / view.name)} "
-                f"WHERE {c.EVENT_TIMESTAMP} < {instant(as_of)} AND {c.CREATED_TIMESTAMP} < {instant(as_of)} "
+                f"WHERE {duck.known_before(as_of)} "
                 f"ORDER BY {c.EVENT_TIMESTAMP}, {view.entity.join_key}, {c.CREATED_TIMESTAMP}) "
-                f"TO {text(path)} (FORMAT parquet, COMPRESSION snappy)"
+                f"TO {duck.text(path)} (FORMAT parquet, COMPRESSION snappy)"
             ).fetchone()[0]
     return counted
 
 
 def check(features: Path, present: tuple[str, ...]) -> None:
     """Raises DataError if a present view's table lacks a declared column or has it with another type."""
-    with connect() as db:
+    with duck.connect() as db:
         for view in declared(present):
             _columns(db, features / view.name, view)
 
@@ -135,11 +93,11 @@ def _columns(db: duckdb.DuckDBPyConnection, table: Path, view: views.Declared) -
     found = db.execute(f"DESCRIBE SELECT * FROM {parquet(table)}").fetchall()
     have = {str(row[0]): str(row[1]) for row in found}
     columns = []
-    fixed = ((view.entity.join_key, "VARCHAR"), (c.EVENT_TIMESTAMP, TIME), (c.CREATED_TIMESTAMP, TIME))
+    fixed = ((view.entity.join_key, "VARCHAR"), (c.EVENT_TIMESTAMP, duck.TIME), (c.CREATED_TIMESTAMP, duck.TIME))
     for column, wanted in fixed:
         if have.get(column) != wanted:
             raise DataError(f"{table} has {column} as {have.get(column, 'no column')}, not {wanted}: import it again")
-        columns.append(name(column))
+        columns.append(duck.name(column))
     for field in view.fields:
         kind, dtype = have.get(field.name), dtype_of(field)
         if kind is None:
@@ -152,13 +110,13 @@ def _columns(db: duckdb.DuckDBPyConnection, table: Path, view: views.Declared) -
                 f"{table}: column {field.name!r} is {kind}, but feature_repo/views.py declares it as {dtype}: "
                 "cast the column or change the declaration"
             )
-        columns.append(f"CAST({name(field.name)} AS {SQL_TYPES[dtype]}) AS {name(field.name)}")
+        columns.append(f"CAST({duck.name(field.name)} AS {SQL_TYPES[dtype]}) AS {duck.name(field.name)}")
     return columns
 
 
 def _fits(kind: str, dtype: Dtype) -> bool:
     if dtype == "int":
-        return kind in INTEGERS
+        return kind in duck.INTEGERS
     if dtype == "float":
-        return kind in INTEGERS or kind in ("FLOAT", "DOUBLE") or kind.startswith("DECIMAL")
+        return kind in duck.INTEGERS or kind in ("FLOAT", "DOUBLE") or kind.startswith("DECIMAL")
     return kind == SQL_TYPES[dtype]

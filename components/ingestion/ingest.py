@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from components.contracts import columns as c
+from components.contracts import duck
 from components.contracts.artifacts import Ranges, Rows
 from components.contracts.config import Config
 from components.contracts.dataset import (
@@ -40,7 +41,6 @@ from components.contracts.dataset import (
 from components.contracts.errors import DataError, UsageError
 from components.contracts.files import write_manifest
 from components.contracts.times import format_utc, parse_utc
-from components.ingestion import duck
 
 _TICK = timedelta(microseconds=1)
 _PARTITION = re.compile(r"dt=(\d{4}-\d{2}-\d{2})")
@@ -195,7 +195,7 @@ def _placed(source: str, have: dict[str, str], info: DatasetInfo, ranges: Ranges
         late_conversion = f"""coalesce({c.CONVERSION} = 1 AND ({late_click}
             OR coalesce({c.CONVERSION_TIMESTAMP}
                 > {c.CLICK_TIMESTAMP} + to_microseconds({round(info.conversion_window_seconds * 1e6)}), false)
-            OR coalesce({c.CONVERSION_TIMESTAMP} >= {_instant(as_of)}, false)), false)"""
+            OR coalesce({c.CONVERSION_TIMESTAMP} >= {duck.instant(as_of)}, false)), false)"""
         pairs = (
             (c.CLICK, "late_click", f"0::{have[c.CLICK]}"),
             (c.CLICK_TIMESTAMP, "late_click", "NULL"),
@@ -214,11 +214,13 @@ def _placed(source: str, have: dict[str, str], info: DatasetInfo, ranges: Ranges
     own_day = f"strftime({event}, '%Y-%m-%d') = dt"
     day_end = "(dt::DATE + 1)::TIMESTAMP AT TIME ZONE 'UTC'"
     waits = timed and info.label_window_seconds > 0
-    mature = f"CASE WHEN {own_day} THEN {event} ELSE {day_end} END + {window} <= {_instant(as_of)}" if waits else "true"
+    mature = (
+        f"CASE WHEN {own_day} THEN {event} ELSE {day_end} END + {window} <= {duck.instant(as_of)}" if waits else "true"
+    )
     return f"""
         WITH judged AS (
             SELECT *, {late_click} AS late_click, {late_conversion} AS late_conversion,
-                CASE WHEN {visible} >= {_instant(as_of)} THEN 'invisible' WHEN NOT {mature} THEN 'immature'
+                CASE WHEN {visible} >= {duck.instant(as_of)} THEN 'invisible' WHEN NOT {mature} THEN 'immature'
                     ELSE {_split(have, ranges)} END AS fate
             FROM {source})
         SELECT * {replaced}, fate NOT IN ('invisible', 'immature') AS kept FROM judged"""
@@ -236,7 +238,7 @@ def _split(have: dict[str, str], ranges: Ranges) -> str:
     else:
         # Training reaches back without end: a clock that is wrong by years is for validation to notice.
         place = duck.name(c.EVENT_TIMESTAMP)
-        bounds = [(_instant(parse_utc(r[0])), _instant(parse_utc(r[1])), s) for r, s in parts]
+        bounds = [(duck.instant(parse_utc(r[0])), duck.instant(parse_utc(r[1])), s) for r, s in parts]
         bounds[0] = ("'-infinity'::TIMESTAMPTZ", *bounds[0][1:])
     cases = " ".join(f"WHEN {place} >= {low} AND {place} < {high} THEN '{split}'" for low, high, split in bounds)
     return f"CASE {cases} ELSE '{c.GAP}' END"
@@ -280,7 +282,7 @@ def _write_features(folder: Path, as_of: datetime, out: Path) -> dict[str, int]:
                 )
             path = out / view / "part-0.parquet"
             path.parent.mkdir()
-            known = f"{c.EVENT_TIMESTAMP} < {_instant(as_of)} AND {c.CREATED_TIMESTAMP} < {_instant(as_of)}"
+            known = duck.known_before(as_of)
             counted[view] = db.execute(
                 f"COPY (SELECT * FROM {source} WHERE {known} ORDER BY {c.EVENT_TIMESTAMP}, {entity}, "
                 f"{c.CREATED_TIMESTAMP}) TO {duck.text(path)} (FORMAT parquet, COMPRESSION snappy)"
@@ -315,10 +317,6 @@ def _bounds(folder: Path) -> tuple[datetime, datetime]:
             if found[0] is not None:
                 return found[0].astimezone(UTC), found[1].astimezone(UTC)
     return midnights[0], midnights[-1] + timedelta(days=1) - _TICK
-
-
-def _instant(value: datetime) -> str:
-    return f"TIMESTAMPTZ {duck.text(value.astimezone(UTC).isoformat(sep=' '))}"
 
 
 def _days(span: timedelta) -> str:

@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from components.contracts import duck
 from components.contracts.files import write_manifest
 from components.contracts.spec import FeatureSpec
 from components.evaluation.comparison import Scored, compare
 from components.evaluation.metrics import Outcome, Predicted
 from components.features.encode import EncodeConfig
 from components.features.encode import run as encode
-from components.ingestion import duck
 from components.scoring.raw import columns_from_table
 from components.scoring.score import Scorer
 from components.training.train import TrainConfig

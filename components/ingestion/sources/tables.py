@@ -17,11 +17,11 @@ from typing import Any, Literal
 import pyarrow.parquet as pq
 
 from components.contracts import columns as c
+from components.contracts import duck
 from components.contracts.dataset import FEATURES, LOG, DatasetInfo, SplitConfig, write_info
 from components.contracts.errors import DataError, UsageError
 from components.contracts.files import new_folder
 from components.contracts.spec import Dtype, check_name
-from components.ingestion import duck
 
 RECIPE = "own"
 CLICK_WINDOW_SECONDS = 3600.0

@@ -1,14 +1,19 @@
-"""DuckDB as ingestion uses it: UTC, bounded memory, one thread, so that equal inputs give equal bytes."""
+"""DuckDB as every stage uses it: UTC, bounded memory, one thread, so that equal inputs give equal bytes.
+
+The one file of the ground floor that serving must not import.
+"""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
 
+from components.contracts import columns as c
 from components.contracts.errors import DataError
 
 MEMORY = "2GB"
@@ -64,6 +69,16 @@ def parquet(files: Sequence[Path], partitioned: bool = False, numbered: bool = F
     )
     options += ", filename = true, file_row_number = true" if numbered else ""
     return f"read_parquet([{listed}], {options})"
+
+
+def instant(value: datetime) -> str:
+    """An SQL TIMESTAMPTZ literal."""
+    return f"TIMESTAMPTZ {text(value.astimezone(UTC).isoformat(sep=' '))}"
+
+
+def known_before(as_of: datetime) -> str:
+    """The as-of rule for feature tables: a row whose event or created time is not earlier is invisible."""
+    return f"{c.EVENT_TIMESTAMP} < {instant(as_of)} AND {c.CREATED_TIMESTAMP} < {instant(as_of)}"
 
 
 def types(connection: duckdb.DuckDBPyConnection, source: str) -> dict[str, str]:
