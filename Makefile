@@ -25,7 +25,7 @@ serve: $(READY) ## serve the champion on http://127.0.0.1:3000
 	$(BIN)/esmm --home $(HOME_DIR) serve
 
 test: $(READY) ## all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: $(READY) ## many seeds, many kills
 	$(BIN)/python -m pytest -m slow -s $(ARGS)
