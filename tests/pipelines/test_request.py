@@ -10,7 +10,7 @@ from pipelines.request import request_of
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "shop"
-    simulate(SimulatorConfig(days=8, users=50, items=20, impressions=2000), folder)
+    simulate(SimulatorConfig(days=8, users=50, items=30, impressions=2000), folder)
     return folder
 
 
