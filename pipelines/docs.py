@@ -23,16 +23,17 @@ COMMAND = re.compile(r"\besmm(?: --[a-z-]+ \S+)* (?P<first>[a-z-]+)(?: (?P<secon
 
 def table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     """A Markdown table; pipes inside cells are escaped."""
-    header = list(header)
+    header, cells = list(header), [[str(cell) for cell in row] for row in rows]
+    assert all(len(row) == len(header) for row in cells), "every row needs a cell a column"
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-    lines += ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
     return "\n".join(lines) + "\n"
 
 
 def gates() -> str:
     from components.evaluation.gates import gates_table
 
-    return table(("gate", "protects from", "closes when", "limits (`--set evaluation.…`)"), gates_table())
+    return gates_table()
 
 
 def rules() -> str:

@@ -79,7 +79,7 @@ def run(
     """
     if not models:
         raise DataError("evaluate was given no model: the recipe needs at least one candidate")
-    manifest = read_manifest(dataset, verify=False)
+    manifest = read_manifest(dataset)
     entrants = [read_entrant(folder) for folder in models]
     valid, test = load_split(dataset, "valid"), load_split(dataset, "test")
     truth = load_truth(Path(config.data), config.truth_fingerprint, test)
@@ -151,7 +151,6 @@ def _evidence(
     return Evidence(
         winner=chosen.candidate.name,
         as_of=config.as_of,
-        data_fingerprint=chosen.entrant.info.data_fingerprint,
         ranges=ranges,
         identity=model_identity(chosen.entrant.folder),
         reference=chosen.candidate.test,

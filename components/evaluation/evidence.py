@@ -39,7 +39,6 @@ class Evidence:
 
     winner: str
     as_of: str
-    data_fingerprint: str = ""
     ranges: Ranges | None = None
     identity: str | None = None
     reference: Metrics | None = None

@@ -87,7 +87,7 @@ AFTER_EVALUATION = {"package", "materialize", "smoke_test", "promote"}
 
 def test_a_candidate_of_one_step(esmm, shop):
     bento = esmm.models()[0]["bento"]
-    result = esmm.run(shop, "--recipe", "smoke", "--set", "training.max_steps=1")
+    result = esmm.run(shop, "--recipe", "smoke", "--set", "training.max_steps=1", "--set", 'candidates=["esmm"]')
     assert (result["status"], result["version"]) == ("refused", None)
     closed = {gate["gate"] for gate in esmm.decision(result)["gates"] if gate["applies"] and not gate["passed"]}
     assert "non_inferiority" in closed
@@ -97,7 +97,16 @@ def test_a_candidate_of_one_step(esmm, shop):
 
 
 def test_an_onnx_graph_that_differs_from_eager(esmm, shop, fault):
-    result = esmm.run(shop, "--recipe", "smoke", "--set", "training.seed=1", env=fault("train", ANOTHER_GRAPH))
+    result = esmm.run(
+        shop,
+        "--recipe",
+        "smoke",
+        "--set",
+        "training.seed=1",
+        "--set",
+        'candidates=["esmm"]',
+        env=fault("train", ANOTHER_GRAPH),
+    )
     assert result["status"] == "refused"
     assert "ONNX" in " ".join(result["reasons"])
     assert all(metrics["ctr_auc"] is None for metrics in result["candidates"].values())

@@ -53,7 +53,7 @@ def test_a_made_file_in_its_format(tmp_path):
             writer.writerow(row)
     esmm = Esmm(tmp_path / "home", tmp_path)
     esmm("import", "hillstrom", "--csv", tmp_path / "made.csv", "--out", tmp_path / "data")
-    result = esmm.run(tmp_path / "data", "--set", "evaluation.min_test_conversions=10")
+    result = esmm.run(tmp_path / "data", "--set", "evaluation.min_test_conversions=10", "--set", 'candidates=["esmm"]')
     assert result["rows"]["in"] == 6000
     assert result["candidates"]["esmm"]["ctr_auc"] > 0.6
 
@@ -91,7 +91,7 @@ MAP = [
 def test_a_log_without_feature_tables(log, tmp_path):
     esmm = Esmm(tmp_path / "home", tmp_path)
     esmm("import", "parquet", "--log", log, *MAP, "--context", "hour,device", "--out", tmp_path / "data")
-    result = esmm.run(tmp_path / "data")
+    result = esmm.run(tmp_path / "data", "--set", 'candidates=["esmm"]')
     assert result["promoted"], result["reasons"]
     with serving(esmm) as rank:
         answer = rank("--user", "7", "--items", "sku3,sku4", "--context", "hour=3", "--context", "device=ios")
@@ -114,7 +114,7 @@ def test_a_log_with_feature_tables_goes_through_feast(log, tmp_path):
     esmm = Esmm(tmp_path / "home", tmp_path)
     features = ("--features", f"user_profile={tmp_path / 'profiles.parquet'}")
     esmm("import", "parquet", "--log", log, *MAP, "--context", "hour,device", *features, "--out", tmp_path / "data")
-    result = esmm.run(tmp_path / "data")
+    result = esmm.run(tmp_path / "data", "--set", 'candidates=["esmm"]')
     assert result["promoted"], result["reasons"]
     assert "segment" in esmm.record(result)["stages"]["plan"]["facts"]["features"]
     with serving(esmm) as rank:

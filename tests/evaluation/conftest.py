@@ -78,7 +78,6 @@ BETTER = Comparison(
 FIRST = Evidence(
     winner="esmm",
     as_of="2026-01-17T00:00:00Z",
-    data_fingerprint="data-1",
     ranges=RANGES,
     identity="winner",
     reference=METRICS,
