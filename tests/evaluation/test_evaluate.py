@@ -87,6 +87,12 @@ def test_a_first_run_promotes_the_best_of_validation(shop: Any) -> None:
     assert verdict.report.read_text().startswith("<!doctype html>")
 
 
+def reseal(folder: Path) -> None:
+    """As if the stage itself had written what is there now."""
+    facts = read_manifest(folder, verify=False)
+    write_manifest(folder, **{key: value for key, value in facts.items() if key not in ("files", "fingerprint")})
+
+
 def test_only_validation_chooses(shop: Any) -> None:
     # With test labels turned upside down, the same candidate is chosen, and refused.
     for file in sorted((shop.dataset / "test").glob("*.parquet")):
@@ -98,6 +104,9 @@ def test_only_validation_chooses(shop: Any) -> None:
         pq.write_table(
             shuffled.set_column(table.schema.get_field_index("conversion"), "conversion", [conversion]), file
         )
+    with pytest.raises(CorruptArtifact, match="test/part-0"):
+        Verdict(shop, [shop.model("esmm")])
+    reseal(shop.dataset)
     verdict = Verdict(shop, [shop.model("esmm", skill=0.95), shop.model("base", skill=0.1)])
     assert verdict.decision.winner == "esmm"
     assert verdict.closed >= {"minimum_quality"}
@@ -237,6 +246,7 @@ def test_a_changed_candidate_or_an_empty_split_is_an_error(shop: Any) -> None:
         Verdict(shop, [model])
     for file in (shop.dataset / "test").glob("*.parquet"):
         file.unlink()
+    reseal(shop.dataset)
     with pytest.raises(DataError, match="no rows"):
         Verdict(shop, [shop.model("base")])
 
