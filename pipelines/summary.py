@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from components.contracts.artifacts import EVALUATION_JSON
-from components.contracts.decision import Candidate, Evaluation
+from components.contracts.decision import Candidate, Decision, Evaluation
 from components.contracts.errors import DataError
 from components.contracts.files import read_json
 from components.contracts.paths import Home
@@ -93,6 +93,7 @@ def text(result: dict[str, Any], home: Home) -> str:
                 f"{_f(m['ctcvr_log_loss'], 11, 5)} {_f(m['ctcvr_calibration'], 12, 3)}{mark}"
             )
         lines.append("(test split; AUCs at the reference position; * over clicked impressions only)")
+    lines += gate_lines(result["decision"])
     lines.append("rows: " + ", ".join(f"{name} {count:,}" for name, count in result["rows"].items()))
     if result["cached"]:
         lines.append("reused from the cache: " + ", ".join(result["cached"]))
@@ -113,6 +114,17 @@ def text(result: dict[str, Any], home: Home) -> str:
     else:
         lines.append(f"next: {esmm} {home_option}serve    then: {esmm} rank --user U --items A,B,C")
     return "\n".join(lines)
+
+
+def gate_lines(decision: str | None) -> list[str]:
+    """A line each for open, closed and not applicable gates, from decision.json."""
+    if decision is None:
+        return []
+    by_state: dict[str, list[str]] = {"closed": [], "open": [], "not applicable": []}
+    for gate in Decision.parse(Path(decision).read_bytes(), where=decision).gates:
+        state = "not applicable" if not gate.applies else "open" if gate.passed else "closed"
+        by_state[state].append(gate.gate)
+    return [f"gates {state}: {', '.join(names)}" for state, names in by_state.items() if names]
 
 
 def command() -> str:

@@ -28,13 +28,21 @@ Status = Literal["passed", "failed", "error", "not run"]
 
 @cache
 def library() -> SimpleNamespace:
-    """Great Expectations' expectations, Column and the package, with analytics off before the import."""
+    """What is used of Great Expectations, with analytics off before the import."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     import great_expectations as gx
     import great_expectations.expectations as expectations
     from great_expectations.expectations.row_conditions import Column
+    from great_expectations.render.renderer import ValidationResultsPageRenderer
+    from great_expectations.render.view import DefaultJinjaPageView
 
-    return SimpleNamespace(gx=gx, expectations=expectations, Column=Column)
+    return SimpleNamespace(
+        gx=gx,
+        expectations=expectations,
+        Column=Column,
+        renderer=ValidationResultsPageRenderer,
+        view=DefaultJinjaPageView,
+    )
 
 
 class Outcome(Config):
@@ -63,6 +71,8 @@ class Checked:
     native: dict[str, Any] | None = None
     """Great Expectations' own result as JSON, without the lists that grow with the number of bad rows."""
     bad: dict[int, NDArray[np.int64]] = field(default_factory=dict)
+    page: str = ""
+    """Great Expectations' own page of the result (HTML that loads scripts from the web); "" if nothing ran."""
 
 
 class Runner:
@@ -109,7 +119,18 @@ class Runner:
             if outcome.scope == "row" and outcome.status == "failed":
                 bad[len(outcomes)] = np.asarray(result.result["unexpected_index_list"], dtype=np.int64)
             outcomes.append(outcome)
-        return Checked(tuple(outcomes), native, bad)
+        return Checked(tuple(outcomes), native, bad, _page(validated) if runnable else "")
+
+
+def _page(validated: Any) -> str:
+    """GX's own page of a result. It loads scripts and styles from the web: kept beside ours, not in its place."""
+    gx = library()
+    for result in validated.results:
+        for key in TRIMMED:
+            result.result.pop(key, None)
+    validated.meta.setdefault("run_id", None)
+    page: str = gx.view().render(gx.renderer().render(validated))
+    return page
 
 
 def _not_run(suite: str, expectation: Any, lacking: list[str]) -> Outcome:

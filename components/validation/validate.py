@@ -26,6 +26,8 @@ from components.validation.runner import Checked, Outcome, Runner
 __all__ = ["ValidateConfig", "ValidationLimits", "run"]
 
 RESULTS = "results.json"
+GX_PAGES = "great_expectations"
+"""Folder of Great Expectations' own pages, beside the results they show."""
 DOCS_NAME = "validation.html"
 LOG_PATTERN = f"{c.PARTITION}=*/*.parquet"
 
@@ -100,6 +102,9 @@ def run(
         known = {int(code): reasons_of(int(code)) for code in np.unique(findings.codes)}
         tables.write_quarantine(findings.files, known, findings.codes, folder)
         write_json(folder / RESULTS, [checked.native for checked in findings.checked if checked.native])
+        for number, checked in enumerate(findings.checked):
+            if checked.page:
+                write_text(folder / GX_PAGES / f"{number:02}.html", checked.page)
         write_manifest(
             folder, rows=evidence.bad, reasons=by_reason, days=[day.model_dump() for day in evidence.days],
             verdict=verdict.model_dump(mode="json"), as_of=as_of, dataset=config.info.name,

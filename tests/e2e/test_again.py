@@ -1,15 +1,17 @@
 """A second run reuses what is still right, and only that; it promotes nothing that is not new, later and comparable."""
 
+import os
 import shutil
 import subprocess
 import sys
+import time
 from datetime import timedelta
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from e2e.command import ROOT
 
+from components.contracts.locks import is_held
 from components.contracts.times import format_utc, parse_utc
 
 pytestmark = pytest.mark.e2e
@@ -81,15 +83,21 @@ def test_same_seed_same_bytes(esmm, shop, first, tmp_path):
 
 
 def test_two_runs_at_once_on_one_home(esmm, shop):
-    command = [sys.executable, "-m", "pipelines", "--home", str(esmm.home), "run", "--data", str(shop), "--json"]
-    hold = f"""
-import pathlib, subprocess, sys
-from components.contracts.locks import exclusive
-with exclusive(pathlib.Path({str(esmm.home / "run.lock")!r}), "a run"):
-    sys.exit(subprocess.run({command!r}).returncode)
-"""
-    done = subprocess.run([sys.executable, "-c", hold], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 1
-    assert "already going on" in done.stderr
-    assert done.stdout == ""
-    assert Path(esmm.home / "run.lock").exists()
+    winner = subprocess.Popen(
+        [sys.executable, "-m", "pipelines", "--home", str(esmm.home), "run", "--data", str(shop), "--recipe", "smoke"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=esmm.cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while not is_held(esmm.home / "run.lock"):
+        assert winner.poll() is None, winner.stdout.read()
+        time.sleep(0.05)
+    loser = esmm("run", "--data", shop, "--recipe", "smoke", "--json", code=1)
+    assert "already going on" in loser.stderr
+    assert loser.stdout == ""
+    said = winner.communicate(timeout=200)[0]
+    assert winner.returncode == 0, said
+    assert "identical" in said
+    assert len(list(esmm.home.glob("runs/*"))) == 2

@@ -63,3 +63,10 @@ def test_only_truth_free_folders_reach_a_stage_before_evaluation(first):
     assert evaluation["oracle"]["ctcvr_auc"] > 0.6
     before = {name: stage for name, stage in record["stages"].items() if name not in ("plan", "evaluate")}
     assert "truth" not in json.dumps(before)
+
+
+def test_report_finds_it(first):
+    command, result = first
+    assert command("report").stdout.strip() == result["report"]
+    assert command("report", result["run"]).stdout.strip() == result["report"]
+    assert "no run" in command("report", "yesterday", code=2).stderr

@@ -55,3 +55,15 @@ def test_the_next_command_can_be_typed(tmp_path, monkeypatch, used, on_path, typ
     monkeypatch.setattr("sys.argv", [used.format(cwd=tmp_path)])
     monkeypatch.setattr("shutil.which", lambda _: on_path and on_path.format(cwd=tmp_path))
     assert summary.command() == typed
+
+
+def test_gates_are_named_by_state(tmp_path):
+    gates = [
+        {"gate": "parity", "passed": True, "reason": ""},
+        {"gate": "calibration", "passed": False, "reason": ""},
+        {"gate": "overlap", "passed": True, "applies": False, "reason": ""},
+    ]
+    decision = {"promote": False, "winner": "esmm", "champion_version": None, "reasons": [], "gates": gates}
+    (tmp_path / "decision.json").write_text(json.dumps(decision))
+    lines = summary.gate_lines(str(tmp_path / "decision.json"))
+    assert lines == ["gates closed: calibration", "gates open: parity", "gates not applicable: overlap"]
