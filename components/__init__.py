@@ -1,0 +1,8 @@
+"""The stages of the pipeline and the floors below them.
+
+Importing anything of it silences the libraries' telemetry, before any of them is loaded.
+"""
+
+from components.contracts.quiet import silence
+
+silence()

@@ -11,7 +11,6 @@ import click
 from components.contracts.errors import EsmmError
 from components.contracts.paths import HOME_VARIABLE, Home
 from pipelines.commands import data, models, run, serve
-from pipelines.local import QUIET
 
 
 class Group(click.Group):
@@ -54,7 +53,6 @@ def main(context: click.Context, home: Path) -> None:
     Exit codes: 0 a decision was reached (promoted or refused), 1 the data gate closed or a stage failed,
     2 bad usage.
     """
-    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     context.obj = Home(home.resolve())
     os.environ[HOME_VARIABLE] = str(context.obj.root)
 

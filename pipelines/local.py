@@ -24,16 +24,7 @@ from typing import Any
 from components.contracts.files import read_json
 from components.contracts.locks import exclusive
 from components.contracts.paths import HOME_VARIABLE, RUN_DIR_VARIABLE, Home
-
-QUIET = {
-    "GX_ANALYTICS_ENABLED": "false",
-    "BENTOML_DO_NOT_TRACK": "True",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "FEAST_USAGE": "False",
-    # Two trainings share the cores: a thread that waits must not burn one.
-    "OMP_WAIT_POLICY": "PASSIVE",
-}
-"""Nothing is reported to anybody at run time."""
+from components.contracts.quiet import QUIET
 
 
 @dataclass(frozen=True)
@@ -62,6 +53,8 @@ def run(home: Home, request: Request, watch: Callable[[Path], None] = lambda _: 
     with exclusive(home.lock, f"a run on {home.root}") as lock:
         folder = new_run_folder(home)
         environment = {**os.environ, **QUIET, HOME_VARIABLE: str(home.root), RUN_DIR_VARIABLE: str(folder)}
+        # Two trainings share the cores: a thread that waits must not burn one.
+        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         with (folder / "kfp.log").open("w") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "pipelines.local", json.dumps(request.__dict__)],

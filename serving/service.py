@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse
 from components.contracts.columns import ITEM_ID, POSITION, USER_ID
 from components.contracts.errors import UsageError
 from components.contracts.paths import HOME_VARIABLE
+from components.contracts.quiet import QUIET
 from components.scoring.score import Scorer
 from serving.middleware import BodyGuard
 from serving.schemas import BadContext, InfoResponse, RankedItem, RankRequest, RankResponse, context_values
@@ -32,7 +33,7 @@ log = logging.getLogger("bentoml.esmm")
     threads=THREADS,
     traffic={"timeout": 30, "max_concurrency": 256},
     logging={"access": {"enabled": False}},
-    envs=[{"name": "BENTOML_DO_NOT_TRACK", "value": "True"}, {"name": "FEAST_USAGE", "value": "False"}],
+    envs=[{"name": name, "value": value} for name, value in QUIET.items()],
 )
 class Ranker:
     """pCTR, pCVR and pCTCVR of items for a user."""

@@ -134,7 +134,7 @@ def _files(folder: Path) -> list[str]:
 
 
 def _bentoml_build(options: dict[str, Any], bentoml_home: Path, context: Path) -> None:
-    environment = {**os.environ, "BENTOML_HOME": str(bentoml_home), "BENTOML_DO_NOT_TRACK": "True"}
+    environment = {**os.environ, "BENTOML_HOME": str(bentoml_home)}
     # The context must be enough by itself: no other copy of the project may stand in for a missing module.
     environment |= {"PYTHONPATH": str(context), "PYTHONSAFEPATH": "1"}
     try:

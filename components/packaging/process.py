@@ -32,6 +32,7 @@ import psutil
 
 from components.contracts.errors import ServiceError, UsageError
 from components.contracts.paths import HOME_VARIABLE, Home
+from components.contracts.quiet import QUIET
 
 MARKER = "ESMM_SERVICE_ID"
 READY_SECONDS = 90.0
@@ -130,8 +131,7 @@ def serving(
     # A BENTOML_HOME of its own: two services must not share (and clean) one Prometheus folder.
     variables = {
         **os.environ,
-        "BENTOML_DO_NOT_TRACK": "True",
-        "FEAST_USAGE": "False",
+        **QUIET,
         # A worker that cannot load the model is to be seen, not started again for ever.
         "BENTOML_CONTAINERIZED": "true",
         "PYTHONSAFEPATH": "1",

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -215,7 +214,6 @@ def _client(home: Home) -> Any:
 
 @cache
 def _open(uri: str, root: Path) -> Any:
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from mlflow.tracking import MlflowClient
 

@@ -418,6 +418,9 @@ def test_quarantine_of_a_spotless_log_is_readable(stage: Any, rows: list[Row]) -
     assert table.num_rows == 0
     assert {"reason", "reasons", "dt", "impression_id"} <= set(table.column_names)
     assert (stage.quarantine / "results.json").is_file()
+    pages = sorted((stage.quarantine / "great_expectations").glob("*.html"))
+    assert pages
+    assert "Expectations" in pages[0].read_text()
 
 
 def test_a_column_of_the_logs_own_named_reason_is_kept(stage: Any, rows: list[Row]) -> None:
