@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
 
-import ibis  # type: ignore[import-untyped]
+import ibis
 import pyarrow as pa
 
 from components.contracts import columns as c

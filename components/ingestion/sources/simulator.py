@@ -131,7 +131,7 @@ def _table(config: SimulatorConfig, log: Log, ids: pa.Array) -> pa.Table:
     )
 
 
-def _write_days(config: SimulatorConfig, day_N: Ints, table: pa.Table, folder: Path) -> None:  # noqa: N803
+def _write_days(config: SimulatorConfig, day_N: Ints, table: pa.Table, folder: Path) -> None:
     """Rows are in order of their day, so each partition is one slice."""
     edges = np.searchsorted(day_N, np.arange(config.days + 1))
     for day, (begin, end) in enumerate(pairwise(edges)):

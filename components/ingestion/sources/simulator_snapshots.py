@@ -80,7 +80,7 @@ def words(values: tuple[str, ...], numbers: Ints) -> pa.Array:
 def _activity(
     config: SimulatorConfig,
     kind: str,
-    entity_N: Ints,  # noqa: N803
+    entity_N: Ints,
     entities: int,
     events: dict[str, tuple[Ints, Ints]],
     rng: np.random.Generator,

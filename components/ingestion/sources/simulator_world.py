@@ -73,26 +73,26 @@ class SimulatorConfig(Config):
 class World:
     """Everything that is fixed before anyone visits. Effects are on the logit scale."""
 
-    country_U: Ints  # noqa: N815 (capitals are shapes, see the legend)
-    age_U: Ints  # noqa: N815
-    signup_day_U: Ints  # noqa: N815
-    activity_U: Floats  # noqa: N815
-    segment_UD: Ints  # noqa: N815
-    category_I: Ints  # noqa: N815
-    brand_I: Ints  # noqa: N815
-    popularity_I: Floats  # noqa: N815
-    price_ID: Floats  # noqa: N815
-    click_U: Floats  # noqa: N815
-    click_ID: Floats  # noqa: N815
+    country_U: Ints
+    age_U: Ints
+    signup_day_U: Ints
+    activity_U: Floats
+    segment_UD: Ints
+    category_I: Ints
+    brand_I: Ints
+    popularity_I: Floats
+    price_ID: Floats
+    click_U: Floats
+    click_ID: Floats
     click_affinity: Floats
-    conversion_U: Floats  # noqa: N815
-    conversion_I: Floats  # noqa: N815
+    conversion_U: Floats
+    conversion_I: Floats
     conversion_affinity: Floats
-    shared_U: Floats  # noqa: N815
-    shared_I: Floats  # noqa: N815
+    shared_U: Floats
+    shared_I: Floats
     shared_affinity: Floats
-    taste_U: Floats  # noqa: N815
-    taste_I: Floats  # noqa: N815
+    taste_U: Floats
+    taste_I: Floats
     intent: Floats
     click_device: Floats
     conversion_device: Floats
@@ -130,7 +130,7 @@ def build_world(config: SimulatorConfig) -> World:
     normal = rng.standard_normal
 
     segment = rng.choice(len(SEGMENTS), users, p=[0.24, 0.2, 0.17, 0.09, 0.12, 0.18])
-    segment_UD = np.repeat(segment[:, None], days, axis=1)  # noqa: N806
+    segment_UD = np.repeat(segment[:, None], days, axis=1)
     moves = rng.random((users, days)) < 0.003
     for day in range(1, days):  # a user who changes segment stays there
         moved = moves[:, day]
@@ -142,7 +142,7 @@ def build_world(config: SimulatorConfig) -> World:
     changes = np.where(rng.random((items, days)) < 0.03, 0.12 * normal((items, days)), 0.0)
     changes[:, 0] = 0.0
     log_price = 3.0 + 0.5 * normal(len(CATEGORIES))[category] + 0.6 * normal(items)
-    price_ID = np.round(np.exp(log_price[:, None] + changes.cumsum(axis=1)), 2).clip(0.5)  # noqa: N806
+    price_ID = np.round(np.exp(log_price[:, None] + changes.cumsum(axis=1)), 2).clip(0.5)
 
     drift = 0.05 * normal((items, days)).cumsum(axis=1)
     item_click = 0.40 * normal(items) + 0.25 * normal(BRANDS)[brand] + 0.30 * normal(len(CATEGORIES))[category]
@@ -189,22 +189,22 @@ def draw_exposures(config: SimulatorConfig, world: World) -> Exposures:
     sessions = int(np.searchsorted(sizes.cumsum(), count)) + 1
     sizes = sizes[:sessions]
     sizes[-1] -= int(sizes.sum()) - count
-    user_S = rng.choice(config.users, sessions, p=world.activity_U / world.activity_U.sum())  # noqa: N806
+    user_S = rng.choice(config.users, sessions, p=world.activity_U / world.activity_U.sum())
 
     weekday = (config.first_midnight.weekday() + np.arange(config.days)) % 7
     weight = np.where(weekday >= 5, 1.15, 1.0)
-    day_S = rng.choice(config.days, sessions, p=weight / weight.sum())  # noqa: N806
+    day_S = rng.choice(config.days, sessions, p=weight / weight.sum())
     hours = np.arange(24)
     diurnal = 0.15 + np.exp(-((hours - 20) ** 2) / 18) + 0.6 * np.exp(-((hours - 12) ** 2) / 14)
-    hour_S = rng.choice(24, sessions, p=diurnal / diurnal.sum())  # noqa: N806
-    start_S = day_S * DAY + hour_S * (DAY // 24) + rng.integers(0, DAY // 24 - 60_000_000, sessions)  # noqa: N806
+    hour_S = rng.choice(24, sessions, p=diurnal / diurnal.sum())
+    start_S = day_S * DAY + hour_S * (DAY // 24) + rng.integers(0, DAY // 24 - 60_000_000, sessions)
     order = np.argsort(start_S, kind="stable")
-    user_S, day_S, start_S = user_S[order], day_S[order], start_S[order]  # noqa: N806
+    user_S, day_S, start_S = user_S[order], day_S[order], start_S[order]
 
-    segment_S = world.segment_UD[user_S, day_S]  # noqa: N806
+    segment_S = world.segment_UD[user_S, day_S]
     device_weights = np.array([[0.65, 0.25, 0.1], [0.5, 0.3, 0.2], [0.8, 0.15, 0.05], [0.4, 0.5, 0.1], [0.5, 0.45, 0.05], [0.7, 0.2, 0.1]])  # fmt: skip # noqa: E501
-    device_S = _choose_rows(rng, device_weights[segment_S])  # noqa: N806
-    intent_S = _choose_rows(rng, world.intent[segment_S])  # noqa: N806
+    device_S = _choose_rows(rng, device_weights[segment_S])
+    intent_S = _choose_rows(rng, world.intent[segment_S])
 
     session = np.repeat(np.arange(sessions), sizes)
     by_category = np.argsort(world.category_I, kind="stable")
