@@ -12,6 +12,7 @@ from datetime import timedelta
 from feast import Entity, FeatureView, Field
 from feast.types import Float64, Int64, PrimitiveFeastType, String
 
+from components.contracts.spec import Dtype
 from feature_repo.context import CONTEXT
 from feature_repo.entities import ITEM, USER
 from feature_repo.sources import source
@@ -35,6 +36,16 @@ def field(name: str, dtype: PrimitiveFeastType, **tags: str | int) -> Field:
     """A column of the view's table. `tags`: encoding (id, bucket, numeric), min_count, max_vocabulary, buckets,
     dimension."""
     return Field(name=name, dtype=dtype, tags={key: str(value) for key, value in tags.items()})
+
+
+DTYPES: dict[str, Dtype] = {
+    "STRING": "string", "INT32": "int", "INT64": "int", "FLOAT": "float", "DOUBLE": "float", "BOOL": "bool",
+}  # fmt: skip
+
+
+def dtype_of(field: Field) -> Dtype | None:
+    """The contract's name for a Feast field's type; None for a type no feature has."""
+    return DTYPES.get(field.dtype.to_value_type().name)
 
 
 VIEWS = (

@@ -17,9 +17,6 @@ from feature_repo.context import CONTEXT
 DEFAULT_ENCODING = {"int": "id", "string": "id", "bool": "id", "float": "bucket"}
 NUMBERS = ("min_count", "max_vocabulary", "buckets", "dimension")
 TAGS = ("encoding", *NUMBERS)
-DTYPES: dict[str, Dtype] = {
-    "STRING": "string", "INT32": "int", "INT64": "int", "FLOAT": "float", "DOUBLE": "float", "BOOL": "bool",
-}  # fmt: skip
 
 
 def feature_spec(
@@ -91,7 +88,7 @@ def _stored(view: str, field: Any) -> Feature:
         raise FeatureSpecError(f"{where} has an unknown tag {unknown[0]!r}: use {', '.join(TAGS)}")
     if "encoding" not in field.tags:
         raise FeatureSpecError(f"{where} has no encoding: add encoding='id', 'bucket' or 'numeric'")
-    dtype = DTYPES.get(field.dtype.to_value_type().name)
+    dtype = repo.dtype_of(field)
     if dtype is None:
         raise FeatureSpecError(f"{where} is a {field.dtype}: use String, Int64, Float64 or Bool")
     if field.name.endswith("_y"):

@@ -1,6 +1,5 @@
 """A model artifact made by hand in milliseconds: one random weight a known value, summed, through a sigmoid."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
 from components.contracts.artifacts import METRICS_JSON, MODEL_JSON, ONNX, WEIGHTS, ModelInfo, Ranges
-from components.contracts.files import write_json, write_manifest, write_text
+from components.contracts.files import facts_of, read_manifest, write_json, write_manifest, write_text
 from components.contracts.spec import Feature, FeatureSpec
 from components.scoring.encoder import Encoder
 
@@ -79,8 +78,7 @@ def make_model(
 
 def reseal(folder: Path) -> None:
     """Seals a folder again after a test changed a file in it, as a packaging bug would."""
-    facts = json.loads((folder / "manifest.json").read_text())
-    write_manifest(folder, **{k: v for k, v in facts.items() if k not in ("files", "fingerprint")})
+    write_manifest(folder, **facts_of(read_manifest(folder, verify=False)))
 
 
 def _graph(spec: FeatureSpec, tables: dict[str, list[np.ndarray]]) -> onnx.ModelProto:

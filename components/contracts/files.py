@@ -120,6 +120,11 @@ def read_manifest(folder: Path, verify: bool = True) -> dict[str, Any]:
     return manifest
 
 
+def facts_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What the writer of an artifact stated, without what sealing added: to be carried on into another manifest."""
+    return {key: value for key, value in manifest.items() if key not in ("files", "fingerprint")}
+
+
 def folder_fingerprint(folder: Path, below: tuple[str, ...]) -> str:
     """Hash of the names and contents of all files under the given sub-paths of `folder`."""
     names = [name for name in listing(folder) if any(name == top or name.startswith(f"{top}/") for top in below)]

@@ -59,18 +59,20 @@ def run(config: EncodeConfig, dataset: Path, encoded: Path) -> dict[str, Any]:
     return {"rows": rows, "sizes": sizes, "unknown_in_valid": unknown}
 
 
-def _read(dataset: Path, split: str, names: list[str]) -> pa.Table:
+def _shards(dataset: Path, split: str) -> list[Path]:
     files = sorted((dataset / split).glob("*.parquet"))
     if not files:
         raise DataError(f"{dataset / split} holds no impressions: choose a later --as-of or other split sizes")
-    return pa.concat_tables([pq.read_table(file, columns=names) for file in files])
+    return files
+
+
+def _read(dataset: Path, split: str, names: list[str]) -> pa.Table:
+    return pa.concat_tables([pq.read_table(file, columns=names) for file in _shards(dataset, split)])
 
 
 def _write(encoder: Encoder, dataset: Path, split: str, names: list[str], out: Path) -> int:
     """Encodes a split shard by shard into arrays that are filled in place; returns its rows."""
-    files = sorted((dataset / split).glob("*.parquet"))
-    if not files:
-        raise DataError(f"{dataset / split} holds no impressions: choose a later --as-of or other split sizes")
+    files = _shards(dataset, split)
     total: int = sum(pq.read_metadata(file).num_rows for file in files)
     out.mkdir()
     widths = {"ids": len(embedded(encoder.spec)), "dense": 2 * len(numeric(encoder.spec))}

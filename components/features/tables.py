@@ -23,14 +23,6 @@ def parquet(folder: Path, pattern: str = "*.parquet") -> str:
     return f"read_parquet({duck.text(folder / pattern)}, union_by_name = true, hive_partitioning = false)"
 
 
-def dtype_of(field: object) -> Dtype | None:
-    """The contract's name for a Feast field's type; None for a type no feature has."""
-    kinds: dict[str, Dtype] = {
-        "STRING": "string", "INT32": "int", "INT64": "int", "FLOAT": "float", "DOUBLE": "float", "BOOL": "bool",
-    }  # fmt: skip
-    return kinds.get(field.dtype.to_value_type().name)  # type: ignore[attr-defined]
-
-
 def declared(present: tuple[str, ...]) -> tuple[views.Declared, ...]:
     """The views of feature_repo/views.py that are present, in order of declaration."""
     return tuple(view for view in views.VIEWS if view.name in present)
@@ -99,7 +91,7 @@ def _columns(db: duckdb.DuckDBPyConnection, table: Path, view: views.Declared) -
             raise DataError(f"{table} has {column} as {have.get(column, 'no column')}, not {wanted}: import it again")
         columns.append(duck.name(column))
     for field in view.fields:
-        kind, dtype = have.get(field.name), dtype_of(field)
+        kind, dtype = have.get(field.name), views.dtype_of(field)
         if kind is None:
             raise DataError(
                 f"{table} has no column {field.name!r}, which feature_repo/views.py declares: add it to the table or "

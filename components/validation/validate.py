@@ -15,7 +15,7 @@ from components.contracts.artifacts import Rows
 from components.contracts.config import Config
 from components.contracts.dataset import DatasetInfo
 from components.contracts.errors import DataError, DataGateClosed
-from components.contracts.files import new_folder, read_manifest, write_json, write_manifest, write_text
+from components.contracts.files import facts_of, new_folder, read_manifest, write_json, write_manifest, write_text
 from components.contracts.paths import run_dir
 from components.contracts.spec import FeatureSpec, View
 from components.validation import suite, tables
@@ -118,8 +118,7 @@ def run(
         raise DataGateClosed(closed(verdict, quarantine, shown))
     with new_folder(clean) as folder:
         tables.write_clean(findings.files, findings.good, folder)
-        facts = {key: value for key, value in manifest.items() if key not in ("files", "fingerprint")}
-        write_manifest(folder, **{**facts, "rows": rows.model_dump()})
+        write_manifest(folder, **{**facts_of(manifest), "rows": rows.model_dump()})
     return {
         "rows": evidence.rows, "quarantined": evidence.bad, "reasons": by_reason, "gate": "open",
         "expectations": len(findings.outcomes), "click_rate": observed(findings.outcomes, "CLICK_RATE"),

@@ -32,7 +32,7 @@ ANOTHER_MODEL_IN_THE_BENTO = """
 import json, onnx
 from onnx import numpy_helper
 import components.packaging.bento as stage
-from components.contracts.files import read_manifest, write_manifest
+from components.contracts.files import facts_of, read_manifest, write_manifest
 real = stage._fill
 def spoiled(context, *arguments):
     real(context, *arguments)
@@ -42,8 +42,7 @@ def spoiled(context, *arguments):
         if weight.data_type == onnx.TensorProto.FLOAT:
             weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * 1.05, weight.name))
     onnx.save(graph, path)
-    facts = read_manifest(path.parent, verify=False)
-    write_manifest(path.parent, **{k: v for k, v in facts.items() if k not in ("files", "fingerprint")})
+    write_manifest(path.parent, **facts_of(read_manifest(path.parent, verify=False)))
 stage._fill = spoiled
 """
 

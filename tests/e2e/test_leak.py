@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.contracts import duck
-from components.contracts.files import write_manifest
+from components.contracts.files import facts_of, read_manifest, write_manifest
 from components.contracts.spec import FeatureSpec
 from components.evaluation.comparison import Scored, compare
 from components.evaluation.metrics import Outcome, Predicted
@@ -55,8 +55,7 @@ def latest(dataset: Path, features: Path, out: Path, spec: FeatureSpec) -> Path:
                 f"ORDER BY d.event_timestamp, d.impression_id) "
                 f"TO '{out / split}/part-0.parquet' (FORMAT parquet)"
             )
-    facts = json.loads((dataset / "manifest.json").read_text())
-    write_manifest(out, **{k: v for k, v in facts.items() if k not in ("files", "fingerprint")})
+    write_manifest(out, **facts_of(read_manifest(dataset)))
     return out
 
 

@@ -6,7 +6,7 @@ import pytest
 from features.made import impressions, read, spec, view_table, write_clean, write_features
 
 from components.contracts.errors import DataError
-from components.contracts.files import read_manifest, write_manifest
+from components.contracts.files import facts_of, read_manifest, write_manifest
 from components.features.encode import EncodeConfig, run
 from components.features.retrieve import RetrieveConfig
 from components.features.retrieve import run as retrieve
@@ -61,7 +61,7 @@ def test_the_test_split_is_not_encoded_and_not_read(dataset, tmp_path):
     for file in (dataset / "test").glob("*.parquet"):
         table = pq.read_table(file)
         pq.write_table(table.slice(0, 0), file)
-    facts = {k: v for k, v in read_manifest(dataset, verify=False).items() if k not in ("files", "fingerprint")}
+    facts = facts_of(read_manifest(dataset, verify=False))
     write_manifest(dataset, **facts)
     run(EncodeConfig(spec=spec(("item_activity",))), dataset, tmp_path / "without")
     assert read_manifest(tmp_path / "with")["fingerprint"] == read_manifest(tmp_path / "without")["fingerprint"]
@@ -84,7 +84,7 @@ def test_a_spec_that_is_less_than_the_dataset_s(dataset, tmp_path):
 def test_a_dataset_without_training_rows_is_named(dataset, tmp_path):
     for file in (dataset / "train").glob("*.parquet"):
         file.unlink()
-    facts = {k: v for k, v in read_manifest(dataset, verify=False).items() if k not in ("files", "fingerprint")}
+    facts = facts_of(read_manifest(dataset, verify=False))
     write_manifest(dataset, **facts)
     with pytest.raises(DataError, match="holds no impressions"):
         run(EncodeConfig(spec=spec(("item_activity",))), dataset, tmp_path / "encoded")

@@ -13,7 +13,7 @@ import pytest
 
 from components.contracts.artifacts import Ranges, Rows
 from components.contracts.dataset import DatasetInfo
-from components.contracts.files import read_manifest, write_manifest
+from components.contracts.files import facts_of, read_manifest, write_manifest
 from components.contracts.spec import Feature, FeatureSpec, View
 from components.validation.validate import ValidateConfig, ValidationLimits, run
 
@@ -133,8 +133,7 @@ class Stage:
         self.impressions = write_log(self.folder / "impressions", rows, **log_options)
         if after is not None:
             after()
-            facts = read_manifest(self.impressions, verify=False)
-            write_manifest(self.impressions, **{k: v for k, v in facts.items() if k not in ("files", "fingerprint")})
+            write_manifest(self.impressions, **facts_of(read_manifest(self.impressions, verify=False)))
         tables = write_features(
             self.folder / "features", feature_rows() if features is None else features, **(feature_options or {})
         )
