@@ -7,6 +7,8 @@ impression, `conversion` in the conversion window after the click. Conversion im
 IMPRESSION_ID = "impression_id"
 USER_ID = "user_id"
 ITEM_ID = "item_id"
+GROUP_ID = "group_id"
+"""Optional: what user features are keyed by where one user has several sets of them (Ali-CCP's common features)."""
 EVENT_TIMESTAMP = "event_timestamp"
 CREATED_TIMESTAMP = "created"
 CLICK = "click"
@@ -24,7 +26,7 @@ LABEL_TIMESTAMPS = (CLICK_TIMESTAMP, CONVERSION_TIMESTAMP)
 REQUIRED = (IMPRESSION_ID, USER_ID, ITEM_ID, EVENT_TIMESTAMP, CLICK, CONVERSION)
 """Columns every impression log has; click and conversion times are optional (then windows are zero)."""
 
-RESERVED = frozenset({*REQUIRED, *LABEL_TIMESTAMPS, CREATED_TIMESTAMP, PARTITION, SPLIT}) - {USER_ID, ITEM_ID}
+RESERVED = frozenset({*REQUIRED, *LABEL_TIMESTAMPS, GROUP_ID, CREATED_TIMESTAMP, PARTITION, SPLIT}) - {USER_ID, ITEM_ID}
 """Names no context column and no feature may have: they are labels, times or bookkeeping."""
 
 TRAIN, VALID, TEST, GAP = "train", "valid", "test", "gap"

@@ -3,6 +3,8 @@
 DIR/dataset.json                         this file's `DatasetInfo`
 DIR/log/dt=YYYY-MM-DD/*.parquet          impression log (columns.py), UTC microseconds
 DIR/features/<view>/*.parquet            entity column, event_timestamp, created, fields (optional)
+DIR/import.json                          this file's `Imported`: what became of the source's lines (optional)
+DIR/refused/*.parquet                    lines that could not be read: file, line, reason, text (optional)
 DIR/truth/dt=YYYY-MM-DD/*.parquet        probabilities (simulated data only; evaluation alone reads it)
 """
 
@@ -20,6 +22,8 @@ INFO = "dataset.json"
 LOG = "log"
 FEATURES = "features"
 TRUTH = "truth"
+IMPORTED = "import.json"
+REFUSED = "refused"
 
 
 class SplitConfig(Config):
@@ -27,10 +31,12 @@ class SplitConfig(Config):
 
     `time`: the last `test_days` of mature time are test, the `valid_days` before them validation, one full
     label window before that is a gap, the rest is training. `hash`: by a seeded hash of user_id, for data
-    whose times are synthetic; `valid_share` and `test_share` are shares of users.
+    whose times are synthetic; `valid_share` and `test_share` are shares of users. `published`: events from `test_from`
+    (ISO-8601) on are the test split, as the data's publisher cut it, and `valid_share` of the users before it validate.
     """
 
-    kind: Literal["time", "hash"] = "time"
+    kind: Literal["time", "hash", "published"] = "time"
+    test_from: str = ""
     valid_days: float = 2.0
     test_days: float = 3.0
     valid_share: float = 0.15
@@ -49,6 +55,8 @@ class DatasetInfo(Config):
     has_label_times: bool = False
     split: SplitConfig = SplitConfig()
     id_features: tuple[str, ...] = ("user_id", "item_id")
+    item_context: tuple[str, ...] = ()
+    """Context columns whose value belongs to the item shown, not to the whole request."""
     recipe: str = "nightly"
     reference_position: int = 1
     clock: Literal["wall", "frozen"] = "wall"
@@ -57,6 +65,26 @@ class DatasetInfo(Config):
     @property
     def label_window_seconds(self) -> float:
         return self.click_window_seconds + self.conversion_window_seconds
+
+
+class Imported(Config):
+    """`import.json`. `refused` counts lines by reason; a `truncated` file ended before its end: nobody knows what is
+    lost."""
+
+    lines: int
+    refused: dict[str, int] = {}
+    truncated: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def read_imported(folder: Path) -> Imported | None:
+    """What the importer said of its source; None where it keeps no account of lines."""
+    path = folder / IMPORTED
+    return Imported.parse(path.read_bytes(), where=str(path)) if path.is_file() else None
+
+
+def write_imported(folder: Path, imported: Imported) -> None:
+    write_text(folder / IMPORTED, imported.model_dump_json(indent=1) + "\n")
 
 
 def read_info(folder: Path) -> DatasetInfo:
@@ -77,7 +105,9 @@ def write_info(folder: Path, info: DatasetInfo) -> None:
 
 def data_fingerprint(folder: Path) -> str:
     """Content hash of everything a stage before evaluation may read (truth has its own)."""
-    return folder_fingerprint(folder, (INFO, LOG, FEATURES))
+    return folder_fingerprint(
+        folder, (INFO, LOG, FEATURES, *(name for name in (IMPORTED, REFUSED) if (folder / name).exists()))
+    )
 
 
 def truth_fingerprint(folder: Path) -> str:
