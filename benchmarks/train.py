@@ -34,7 +34,8 @@ def data(embedding_rows: int) -> tuple[Rows, tuple[int, ...]]:
     ids = (torch.rand(ROWS, FIELDS, generator=generator) ** 2 * size).long()
     click = (torch.rand(ROWS, generator=generator) < 0.12).float()
     conversion = click * (torch.rand(ROWS, generator=generator) < 0.1).float()
-    return Rows(ids, torch.zeros(ROWS, 0), click, conversion), (size,) * FIELDS
+    nothing = torch.zeros(ROWS, 0)
+    return Rows(ids, nothing, nothing, click, conversion), (size,) * FIELDS
 
 
 def ours(rows: Rows, sizes: tuple[int, ...]) -> Callable[[], int]:
@@ -42,7 +43,7 @@ def ours(rows: Rows, sizes: tuple[int, ...]) -> Callable[[], int]:
     features = tuple(
         Feature(name=f"f{n}", source="context", dtype="int", encoding="id", dimension=DIMENSION) for n in range(FIELDS)
     )
-    layout = Layout.of(FeatureSpec(features=features), sizes)
+    layout = Layout.of(FeatureSpec(features=features), sizes, (1,) * FIELDS)
     config = TrainingConfig(batch_size=BATCH, min_steps=1, hidden=HIDDEN, evaluations=1)
 
     def work() -> int:

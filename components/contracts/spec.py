@@ -82,10 +82,11 @@ class FeatureSpec(Config):
         if not self.features:
             raise FeatureSpecError("the feature spec is empty: a model needs an id, a context column or a view")
         for feature in self.features:
-            check_name(feature.name)
-            if feature.name in seen:
-                raise FeatureSpecError(f"feature {feature.name!r} is declared twice: rename one of the two")
-            seen.add(feature.name)
+            for name in feature.raw:
+                check_name(name)
+                if name in seen:
+                    raise FeatureSpecError(f"feature {name!r} is declared twice: rename one of the two")
+                seen.add(name)
             if feature.encoding in ("bucket", "numeric") and feature.dtype not in ("int", "float"):
                 raise FeatureSpecError(
                     f"feature {feature.name!r} is a {feature.dtype} and cannot be encoded as {feature.encoding}: "
@@ -98,9 +99,6 @@ class FeatureSpec(Config):
                     f"feature {feature.name!r} is {feature.dtype} and encoded as {feature.encoding}: a list of "
                     "strings, and only that, is a bag, with or without weights"
                 )
-            if feature.weighted:
-                check_name(feature.name + WEIGHTS_SUFFIX)
-                seen.add(feature.name + WEIGHTS_SUFFIX)
             if feature.encoding == "id" and feature.dtype == "float":
                 raise FeatureSpecError(f"feature {feature.name!r} is a float and no id: use encoding 'bucket'")
             if feature.name == c.POSITION and feature.tower != "ctr":

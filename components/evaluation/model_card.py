@@ -11,6 +11,7 @@ from components.contracts.artifacts import ModelInfo
 from components.contracts.decision import Evaluation
 from components.contracts.spec import Feature
 from components.evaluation.metrics import headline
+from components.scoring.encoder import embedded
 
 
 def model_card(evaluation: Evaluation, info: ModelInfo | None) -> str:
@@ -32,7 +33,7 @@ def model_card(evaluation: Evaluation, info: ModelInfo | None) -> str:
         f"test [{', '.join(ranges.test)}). Data fingerprint `{info.data_fingerprint}`, code `{info.code}`, "
         f"seed {info.seed}.",
         "## Features",
-        _list(_feature(feature) for feature in info.spec.features),
+        _list(_feature(feature, info) for feature in info.spec.features),
         f"Served as if shown at position {info.spec.reference_position}.",
         "## On test",
         "AUCs at the reference position; log losses (nats) and calibration at the logged one; CVR over clicked "
@@ -47,9 +48,20 @@ def model_card(evaluation: Evaluation, info: ModelInfo | None) -> str:
     )
 
 
-def _feature(feature: Feature) -> str:
+def _feature(feature: Feature, info: ModelInfo) -> str:
     tower = ", CTR tower only" if feature.tower == "ctr" else ""
-    return f"`{feature.name}` ({feature.dtype} from {feature.source}, {feature.encoding}{tower})"
+    bag = f": {_pooling(feature, info)}" if feature.encoding == "bag" else ""
+    return f"`{feature.name}` ({feature.dtype} from {feature.source}, {feature.encoding}{bag}{tower})"
+
+
+def _pooling(feature: Feature, info: ModelInfo) -> str:
+    widths = info.architecture.get("widths")
+    names = [f.name for f in embedded(info.spec)]
+    # A model that records no widths (a made-up one) still has the limit of its declaration.
+    width = widths[names.index(feature.name)] if isinstance(widths, list) else feature.max_values
+    which = "heaviest" if feature.weighted else "first"
+    weighted = "weighted " if feature.weighted else ""
+    return f"{weighted}{feature.combiner} of at most {width} values, the {which}"
 
 
 def _join(*paragraphs: str) -> str:

@@ -94,7 +94,7 @@ def score_split(
         NotProbabilities: if the model answers with something other than one probability a row.
     """
     spec = scorer.info.spec
-    names = [feature.name for feature in spec.features]
+    names = list(spec.raw)
     missing = [name for name in names if name not in pq.read_schema(split.files[0]).names]
     if missing:
         raise DataError(f"the {split.name} split has no column {', '.join(missing)}, which the model was trained on")

@@ -1,7 +1,10 @@
 """The encoder: raw feature values to the arrays a model reads. Fitted once, on the training split, for all candidates.
 
-Every feature of encoding `id` or `bucket` is one column of `ids`, in the spec's order; a model looks its embedding up.
-Every `numeric` feature is two columns of `dense`. Shapes: B rows, F ids columns, D numeric features.
+Every feature of encoding `id` or `bucket` is one column of `ids`, and every `bag` as many adjacent ones as it is wide,
+all in the spec's order; a model looks their embeddings up. A bag has as many columns of `weights` too, the coefficients
+its embeddings are summed with, bags in the spec's order. Every `numeric` feature is two columns of `dense`.
+
+Shapes: B rows; F embedded features, of which single-valued ones have width 1 and bags width K; D numeric features.
 """
 
 from __future__ import annotations
@@ -21,77 +24,101 @@ from components.contracts import columns as c
 from components.contracts.artifacts import ENCODER_ARRAYS, ENCODER_JSON
 from components.contracts.errors import CorruptArtifact, DataError
 from components.contracts.files import read_json, write_json
-from components.contracts.spec import Feature, FeatureSpec
+from components.contracts.spec import Feature, FeatureSpec, raw
+from components.scoring.bags import Bag, listed
 from components.scoring.raw import Columns
-from components.scoring.values import KNOWN, MISSING, UNKNOWN, look_up, numbers, texts
+from components.scoring.values import KNOWN, MISSING, UNKNOWN, indices, local, numbers, single, texts
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)
+"""Format 1 knew no bags and is otherwise the same, so that a champion of that time can still be scored."""
 DENSE_LIMIT = 10.0
 """Standardised numbers are cut at this many standard deviations: a wild value must not saturate a whole row."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """`ids` int64 [B, F]: each feature's local index, 0 missing, 1 unknown, 2.. known (bucket: 0 missing, 1.. buckets).
+    """`ids` int64 [B, sum of widths]: local indices, 0 missing, 1 unknown, 2.. known (bucket: 0 missing, 1.. buckets).
 
     `dense` float32 [B, 2 * D]: of each numeric feature its standardised value (0 where missing) and a missing flag.
+    `weights` float32 [B, sum of K]: for each column of a bag, what its embedding is multiplied with before the sum over
+    the bag; 0 on padding.
     """
 
     ids: NDArray[np.int64]
     dense: NDArray[np.float32]
+    weights: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Encoder:
     """Vocabularies, bucket edges and moments of the training split. Make one with `fit` or `load`.
 
-    `vocabularies`: values of each id feature as text, most frequent first. `edges`: float64, ascending, of each bucket
-    feature; a value on an edge belongs to the bucket above it. `moments`: mean and standard deviation of each numeric
-    feature.
+    `vocabularies`: values of each id feature and bag as text, most frequent first. `edges`: float64, ascending, of each
+    bucket feature; a value on an edge belongs to the bucket above it. `moments`: mean and standard deviation of each
+    numeric feature. `bag_widths`: columns K of each bag, in the spec's order.
     """
 
     spec: FeatureSpec
     vocabularies: Mapping[str, tuple[str, ...]] = field(repr=False)
     edges: Mapping[str, NDArray[np.float64]] = field(repr=False)
     moments: Mapping[str, tuple[float, float]]
+    bag_widths: Mapping[str, int]
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
-        """Rows the embedding table of each ids column needs [F]."""
+        """Rows the embedding table of each embedded feature needs [F]."""
         return tuple(
-            len(self.vocabularies[f.name]) + KNOWN if f.encoding == "id" else len(self.edges[f.name]) + 2
+            len(self.edges[f.name]) + 2 if f.encoding == "bucket" else len(self.vocabularies[f.name]) + KNOWN
             for f in embedded(self.spec)
         )
 
     @cached_property
-    def _indices(self) -> dict[str, dict[str, int]]:
-        return {
-            name: {value: index for index, value in enumerate(values, start=KNOWN)}
-            for name, values in self.vocabularies.items()
-        }
+    def widths(self) -> tuple[int, ...]:
+        """Columns of `ids` that each embedded feature takes [F]: K of a bag, 1 of the others."""
+        return tuple(self.bag_widths.get(f.name, 1) for f in embedded(self.spec))
+
+    @property
+    def ids_columns(self) -> int:
+        return sum(self.widths)
+
+    @property
+    def weights_columns(self) -> int:
+        return sum(self.bag_widths.values())
+
+    @cached_property
+    def _indices(self) -> dict[str, dict[str | None, int]]:
+        return {name: indices(values) for name, values in self.vocabularies.items()}
 
     @classmethod
     def fit(cls, spec: FeatureSpec, columns: Columns) -> Encoder:
         """Learns from raw columns of the training split, [rows] each; labels play no part.
 
         Vocabularies keep values seen `min_count` times or more, at most `max_vocabulary` of them, the most frequent
-        first and ties in order of their text. Bucket edges are quantiles, with a bucket of its own for a value that
-        fills one. Means and deviations are over finite values; a constant has deviation 1.
+        first and ties in order of their text; in a bag every occurrence counts, whatever its weight. A bag is as wide
+        as its longest row, at least 1 and at most `max_values`. Bucket edges are quantiles, with a bucket of its own
+        for a value that fills one. Means and deviations are over finite values; a constant has deviation 1.
 
         Raises:
             DataError: if a column is missing, or holds values its feature cannot have.
         """
         rows_of(spec, columns)
-        vocabularies, edges, moments = {}, {}, {}
+        vocabularies, edges, moments, bag_widths = {}, {}, {}, {}
         for feature in spec.features:
-            column = columns[feature.name]
+            if feature.encoding == "bag":
+                vocabulary = _vocabulary(feature, listed(feature, columns).values)
+                longest = Bag.of(feature, columns, indices(vocabulary)).longest
+                vocabularies[feature.name] = vocabulary
+                bag_widths[feature.name] = max(min(longest, feature.max_values), 1)
+                continue
+            column = single(feature, columns[feature.name])
             if feature.encoding == "id":
                 vocabularies[feature.name] = _vocabulary(feature, column)
             elif feature.encoding == "bucket":
                 edges[feature.name] = _edges(feature, column)
             else:
                 moments[feature.name] = _moments(feature, column)
-        return cls(spec, vocabularies, edges, moments)
+        return cls(spec, vocabularies, edges, moments, bag_widths)
 
     def transform(self, columns: Columns, position: int | None = None) -> Encoded:
         """Encodes raw columns, [B] each.
@@ -106,38 +133,53 @@ class Encoder:
         rows = rows_of(self.spec, columns, without_position=position is not None)
         if position is not None and self.spec.named(c.POSITION) is not None:
             columns = {**columns, c.POSITION: np.full(rows, position, np.int64)}
-        ids = [self._ids(feature, columns[feature.name]) for feature in embedded(self.spec)]
-        dense = [part for f in numeric(self.spec) for part in self._dense(f, columns[f.name])]
-        return Encoded(
-            ids=np.stack(ids, axis=1) if ids else np.zeros((rows, 0), np.int64),
-            dense=np.stack(dense, axis=1) if dense else np.zeros((rows, 0), np.float32),
-        )
+        ids = np.empty((rows, self.ids_columns), np.int64)
+        weights = np.empty((rows, self.weights_columns), np.float32)
+        at = at_weights = 0
+        for feature, width in zip(embedded(self.spec), self.widths, strict=True):
+            if feature.encoding == "bag":
+                part = slice(at_weights, at_weights + width)
+                ids[:, at : at + width], weights[:, part] = self._bag(feature, columns)
+                at_weights += width
+            else:
+                ids[:, at] = self._ids(feature, columns)
+            at += width
+        dense = [part for feature in numeric(self.spec) for part in self._dense(feature, columns)]
+        return Encoded(ids, np.stack(dense, axis=1) if dense else np.zeros((rows, 0), np.float32), weights)
 
     def unknown(self, columns: Columns) -> dict[str, NDArray[np.bool_]]:
         """For each id feature, bool [B]: the value is present but not in the vocabulary.
 
-        Position is left out where it is not among the columns.
+        A bag's row counts if it has values and none of those kept is in the vocabulary. Position is left out where it
+        is not among the columns.
 
         Raises:
             DataError: as `transform`.
         """
         rows_of(self.spec, columns, without_position=True)
-        return {
-            f.name: self._ids(f, columns[f.name]) == UNKNOWN
-            for f in embedded(self.spec)
-            if f.encoding == "id" and f.name in columns
-        }
+        unknown = {}
+        for feature in embedded(self.spec):
+            if feature.encoding == "bag":
+                ids = self._bag(feature, columns)[0]
+                unknown[feature.name] = ids.max(axis=1) == UNKNOWN
+            elif feature.encoding == "id" and feature.name in columns:
+                unknown[feature.name] = self._ids(feature, columns) == UNKNOWN
+        return unknown
 
-    def _ids(self, feature: Feature, column: NDArray[Any]) -> NDArray[np.int64]:
+    def _bag(self, feature: Feature, columns: Columns) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        bag = Bag.of(feature, columns, self._indices[feature.name])
+        return bag.padded(self.bag_widths[feature.name], feature.combiner)
+
+    def _ids(self, feature: Feature, columns: Columns) -> NDArray[np.int64]:
+        column = single(feature, columns[feature.name])
         if feature.encoding == "id":
-            distinct, inverse = texts(feature, column)
-            return look_up(self._indices[feature.name], distinct)[inverse]
+            return local(feature, column, self._indices[feature.name])
         values = numbers(feature, column)
-        indices = np.searchsorted(self.edges[feature.name], values, side="right") + 1
-        return np.where(np.isnan(values), MISSING, indices).astype(np.int64)
+        buckets = np.searchsorted(self.edges[feature.name], values, side="right") + 1
+        return np.where(np.isnan(values), MISSING, buckets).astype(np.int64)
 
-    def _dense(self, feature: Feature, column: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        values = numbers(feature, column)
+    def _dense(self, feature: Feature, columns: Columns) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        values = numbers(feature, single(feature, columns[feature.name]))
         missing = np.isnan(values)
         mean, deviation = self.moments[feature.name]
         standard = np.clip((values - mean) / deviation, -DENSE_LIMIT, DENSE_LIMIT)
@@ -151,6 +193,7 @@ class Encoder:
                 "format": FORMAT,
                 "spec": self.spec.model_dump(mode="json"),
                 "sizes": list(self.sizes),
+                "bag_widths": dict(self.bag_widths),
                 "moments": {name: list(pair) for name, pair in self.moments.items()},
             },
         )
@@ -170,10 +213,10 @@ class Encoder:
             CorruptArtifact: if the two files do not belong together.
         """
         head = read_json(folder / ENCODER_JSON)
-        if head.get("format") != FORMAT:
+        if head.get("format") not in READABLE:
             raise DataError(
-                f"{folder / ENCODER_JSON} has format {head.get('format')!r} and this version reads {FORMAT}: "
-                "train the model again"
+                f"{folder / ENCODER_JSON} has format {head.get('format')!r} and this version reads "
+                f"{' and '.join(map(str, READABLE))}: train the model again"
             )
         spec = FeatureSpec.parse(head["spec"], where=str(folder / ENCODER_JSON))
         if not (folder / ENCODER_ARRAYS).is_file():
@@ -183,15 +226,16 @@ class Encoder:
                 vocabularies = {
                     f.name: _strings(arrays[f"text.{f.name}"], arrays[f"lengths.{f.name}"])
                     for f in spec.features
-                    if f.encoding == "id"
+                    if f.encoding in ("id", "bag")
                 }
                 edges = {f.name: arrays[f"edges.{f.name}"] for f in spec.features if f.encoding == "bucket"}
         except (KeyError, ValueError, zipfile.BadZipFile) as error:
             raise CorruptArtifact(
                 f"{folder / ENCODER_ARRAYS} does not fit {ENCODER_JSON} ({error}): run the stage that made it again"
             ) from None
-        encoder = cls(spec, vocabularies, edges, {name: (pair[0], pair[1]) for name, pair in head["moments"].items()})
-        if list(encoder.sizes) != head["sizes"]:
+        moments = {name: (pair[0], pair[1]) for name, pair in head["moments"].items()}
+        encoder = cls(spec, vocabularies, edges, moments, head.get("bag_widths", {}))
+        if list(encoder.sizes) != head["sizes"] or list(encoder.bag_widths) != [f.name for f in bags(spec)]:
             raise CorruptArtifact(
                 f"{folder / ENCODER_ARRAYS} does not have the sizes {ENCODER_JSON} promises: "
                 "run the stage that made it again"
@@ -200,8 +244,13 @@ class Encoder:
 
 
 def embedded(spec: FeatureSpec) -> tuple[Feature, ...]:
-    """The features that are columns of `ids`, in order."""
+    """The features that have columns of `ids`, in order."""
     return tuple(feature for feature in spec.features if feature.encoding != "numeric")
+
+
+def bags(spec: FeatureSpec) -> tuple[Feature, ...]:
+    """The features that have columns of `weights`, in order."""
+    return tuple(feature for feature in spec.features if feature.encoding == "bag")
 
 
 def numeric(spec: FeatureSpec) -> tuple[Feature, ...]:
@@ -215,7 +264,7 @@ def rows_of(spec: FeatureSpec, columns: Columns, without_position: bool = False)
     Raises:
         DataError: if columns are missing (naming them) or differ in length.
     """
-    needed = [f.name for f in spec.features if not (without_position and f.name == c.POSITION)]
+    needed = list(raw(f for f in spec.features if not (without_position and f.name == c.POSITION)))
     absent = [name for name in needed if name not in columns]
     if absent:
         raise DataError(f"the rows to encode have no column {', '.join(absent)}: the model was declared to read them")
@@ -272,7 +321,7 @@ def _strings(text: NDArray[np.uint8], lengths: NDArray[np.int64]) -> tuple[str, 
     if int(lengths.sum()) != text.size:
         raise ValueError("lengths do not add up to the text")
     data, ends = text.tobytes(), np.cumsum(lengths).tolist()
-    starts = [0, *ends[:-1]]
+    starts = [0, *ends][:-1]
     return tuple(data[a:b].decode("utf-8", "surrogatepass") for a, b in zip(starts, ends, strict=True))
 
 

@@ -68,7 +68,7 @@ class Scorer:
 
     def score_encoded(self, encoded: Encoded) -> Scores:
         """As `score`, for rows that are encoded already."""
-        feed = {"ids": encoded.ids, "dense": encoded.dense}
+        feed = {"ids": encoded.ids, "dense": encoded.dense, "weights": encoded.weights}
         # The exporter leaves an input out of the graph that the model does not read.
         pctr, pcvr = self._session.run(["pctr", "pcvr"], {name: feed[name] for name in self._inputs})
         return Scores(pctr.reshape(-1).astype(np.float64), pcvr.reshape(-1).astype(np.float64))

@@ -6,6 +6,8 @@ in a column with nulls, numpy's 3), a boolean is "true" or "false", and None, Na
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,21 @@ from numpy.typing import NDArray
 
 from components.contracts.errors import DataError
 from components.contracts.spec import Feature
+from components.scoring.raw import Column, Ragged
 
 MISSING, UNKNOWN, KNOWN = 0, 1, 2
 """Local index of a missing value, of one that is not in the vocabulary, and of the vocabulary's first."""
+
+
+def single(feature: Feature, column: Column) -> NDArray[Any]:
+    """The column of a feature that has one value a row.
+
+    Raises:
+        DataError: if it holds lists.
+    """
+    if isinstance(column, Ragged):
+        raise DataError(f"feature {feature.name!r} ({feature.dtype}) holds a list a row: give one value a row")
+    return column
 
 
 def texts(feature: Feature, column: NDArray[Any]) -> tuple[list[str | None], NDArray[np.int64]]:
@@ -26,13 +40,14 @@ def texts(feature: Feature, column: NDArray[Any]) -> tuple[list[str | None], NDA
     if column.dtype.kind in "OU":
         rows = column.tolist()
         # True == 1 to a dict, so values of mixed types are told apart by their type; text alone needs no such care.
-        keys = rows if set(map(type, rows)) <= {str, type(None)} else list(zip(map(type, rows), rows, strict=True))
+        is_text = _is_text(rows)
+        keys = rows if is_text else list(zip(map(type, rows), rows, strict=True))
         try:
             codes = {key: code for code, key in enumerate(dict.fromkeys(keys))}
         except TypeError:
             raise DataError(f"feature {feature.name!r} holds a list or a mapping: give one value a row") from None
         inverse = np.fromiter(map(codes.__getitem__, keys), np.int64, len(keys))
-        return [text(feature, key[1] if isinstance(key, tuple) else key) for key in codes], inverse
+        return list(codes) if is_text else [text(feature, value) for _, value in codes], inverse
     distinct, inverse = np.unique(column, return_inverse=True)
     return [text(feature, value) for value in distinct.tolist()], inverse.reshape(-1).astype(np.int64, copy=False)
 
@@ -83,8 +98,24 @@ def numbers(feature: Feature, column: NDArray[Any]) -> NDArray[np.float64]:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def look_up(vocabulary: dict[str, int], values: list[str | None]) -> NDArray[np.int64]:
-    """Local index of each text: 0 missing, 1 unknown, 2.. its place in the vocabulary."""
-    return np.fromiter(
-        (MISSING if value is None else vocabulary.get(value, UNKNOWN) for value in values), np.int64, len(values)
-    )
+def indices(vocabulary: Iterable[str]) -> dict[str | None, int]:
+    """Local index of a missing value (None) and of each text of a vocabulary."""
+    return {None: MISSING, **{value: index for index, value in enumerate(vocabulary, start=KNOWN)}}
+
+
+def local(feature: Feature, column: NDArray[Any], known: Mapping[str | None, int]) -> NDArray[np.int64]:
+    """Local index of each value, by what `indices` made: 0 missing, 1 unknown, 2.. its place in the vocabulary."""
+    if column.dtype.kind in "OU":
+        values = column.tolist()
+        if _is_text(values):
+            return _look_up(known, values)
+    distinct, inverse = texts(feature, column)
+    return _look_up(known, distinct)[inverse]
+
+
+def _look_up(known: Mapping[str | None, int], values: list[str | None]) -> NDArray[np.int64]:
+    return np.fromiter(map(known.get, values, repeat(UNKNOWN)), np.int64, len(values))
+
+
+def _is_text(values: list[Any]) -> bool:
+    return set(map(type, values)) <= {str, type(None)}

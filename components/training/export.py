@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from components.training.data import Rows
-from components.training.fit import CHUNK, predict
+from components.training.fit import chunks, predict
 from components.training.model import FunnelNetwork
 
 TOLERANCE = 1e-5
@@ -29,14 +29,14 @@ OPSET = 18
 
 
 class Probabilities(nn.Module):
-    """What is exported: ids int64 [B, F], dense float32 [B, 2D] -> pctr, pcvr, float32 [B]."""
+    """What is exported: ids int64 [B, I], dense float32 [B, 2D], weights float32 [B, W] -> pctr, pcvr, float32 [B]."""
 
     def __init__(self, network: FunnelNetwork) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, ids: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
-        logit_ctr, logit_cvr = self.network(ids, dense)
+    def forward(self, ids: Tensor, dense: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        logit_ctr, logit_cvr = self.network(ids, dense, weights)
         return torch.sigmoid(logit_ctr), torch.sigmoid(logit_cvr)
 
 
@@ -47,21 +47,25 @@ def save_weights(network: FunnelNetwork, path: Path) -> None:
     path.chmod(0o644)
 
 
-def save_onnx(network: FunnelNetwork, path: Path, ids_columns: int, dense_columns: int) -> None:
+INPUTS = ("ids", "dense", "weights")
+
+
+def save_onnx(network: FunnelNetwork, path: Path, rows: Rows) -> None:
     """Writes the graph with a dynamic batch. An input of no columns, or one no layer reads, is not in it.
 
-    The network has to be on the CPU.
+    The network has to be on the CPU. Of `rows` only the columns matter.
     """
     # Two rows: the exporter takes a size of 1 for a constant.
-    example = (torch.zeros(2, ids_columns, dtype=torch.long), torch.zeros(2, dense_columns))
+    shapes = [(2, tensor.shape[1]) for tensor in rows.inputs]
+    example = (torch.zeros(shapes[0], dtype=torch.long), torch.zeros(shapes[1]), torch.zeros(shapes[2]))
     batch = torch.export.Dim("batch", min=1)
     with _quiet():
         program = torch.onnx.export(
             Probabilities(network).eval(),
             example,
-            input_names=["ids", "dense"],
+            input_names=list(INPUTS),
             output_names=["pctr", "pcvr"],
-            dynamic_shapes=({0: batch}, {0: batch}),
+            dynamic_shapes=({0: batch}, {0: batch}, {0: batch}),
             opset_version=OPSET,
             dynamo=True,
             external_data=False,
@@ -77,20 +81,21 @@ def save_onnx(network: FunnelNetwork, path: Path, ids_columns: int, dense_column
 
 
 def onnx_difference(network: FunnelNetwork, path: Path, rows: Rows) -> float:
-    """Largest absolute difference of pctr or pcvr between the network in eager mode and the graph; NaN if one is."""
+    """Largest absolute difference of pctr or pcvr between the network in eager mode and the graph; NaN if one is.
+
+    Network and rows have to be on the CPU.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     wanted = [node.name for node in session.get_inputs()]
-    eager = [torch.sigmoid(logit).cpu().numpy() for logit in predict(network, rows)]
     worst = 0.0
-    for at in range(0, len(rows), CHUNK):
-        part = slice(at, at + CHUNK)
-        feed = {"ids": rows.ids[part].cpu().numpy(), "dense": rows.dense[part].cpu().numpy()}
+    for part in chunks(rows):
+        feed = {"ids": part.ids.long().numpy(), "dense": part.dense.numpy(), "weights": part.weights.numpy()}
         found = session.run(["pctr", "pcvr"], {name: feed[name] for name in wanted})
-        for mine, other in zip(eager, found, strict=True):
-            worst = float(np.maximum(worst, np.abs(mine[part] - other).max()))
+        for logit, other in zip(predict(network, part), found, strict=True):
+            worst = float(np.maximum(worst, np.abs(torch.sigmoid(logit).numpy() - other).max()))
     return worst
 
 

@@ -19,7 +19,8 @@ from components.training.model import FunnelNetwork
 from components.training.optimizer import RowwiseAdagrad, dense_optimizer
 
 CHUNK = 32_768
-"""Rows of one forward pass in an evaluation: the bottoms of so many fit a cache or two, not more."""
+LOOKUPS = 1_048_576
+"""Rows of one forward pass in an evaluation, and embeddings read in one: what they make fits a cache or two."""
 
 
 @dataclass
@@ -66,7 +67,7 @@ def fit(
     with tqdm(total=steps, desc=name, unit="step", file=sys.stderr, disable=None, leave=False) as bar:
         for batch in _batches(train, config, steps):
             with torch.autocast(device.type, torch.bfloat16, enabled=config.amp and device.type == "cuda"):
-                logit_ctr, logit_cvr = network(batch.ids, batch.dense)
+                logit_ctr, logit_cvr = network(*batch.inputs)
             loss = candidate_loss(candidate, logit_ctr, logit_cvr, batch)
             for optimizer in (tables, towers):
                 optimizer.zero_grad(set_to_none=True)
@@ -108,10 +109,17 @@ def _batches(train: Rows, config: TrainingConfig, steps: int) -> Iterator[Rows]:
             yield train.take(rows)
 
 
+def chunks(rows: Rows) -> Iterator[Rows]:
+    """A split in pieces of at most CHUNK rows and about LOOKUPS ids, in order."""
+    size = max(1, min(CHUNK, LOOKUPS // max(rows.ids.shape[1], 1)))
+    for at in range(0, len(rows), size):
+        yield rows.take(slice(at, at + size))
+
+
 @torch.no_grad()
 def predict(network: FunnelNetwork, rows: Rows) -> tuple[Tensor, Tensor]:
     """Logits of a split in float32, ([B], [B])."""
-    parts = [network(rows.ids[at : at + CHUNK], rows.dense[at : at + CHUNK]) for at in range(0, len(rows), CHUNK)]
+    parts = [network(*part.inputs) for part in chunks(rows)]
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
 

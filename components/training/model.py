@@ -1,10 +1,10 @@
 """The network: fused embedding tables, one bottom, two towers. ESMM, ESMM-NS and BASE are configs of it, not branches.
 
-Letters of shapes: B rows, F ids columns, D numeric features, E width of a bottom.
+Letters of shapes: B rows, I ids columns, W columns of bags among them, D numeric features, E width of a bottom.
 
-    ids [B, F] ── tables ──┬── bottom [B, E] ──┬── CTR tower ── logit_ctr [B]
-    dense [B, 2D] ─────────┘                   │      ^ position: features whose tower is "ctr" enter here only
-                                               └── CVR tower ── logit_cvr [B]
+    ids [B, I] ─────┬─ tables ─┬── bottom [B, E] ──┬── CTR tower ── logit_ctr [B]
+    weights [B, W] ─┘          │                   │      ^ position: features whose tower is "ctr" enter here only
+    dense [B, 2D] ─────────────┘                   └── CVR tower ── logit_cvr [B]
 
 Where embeddings are not shared, the CVR tower has a bottom, and table rows, of its own.
 """
@@ -26,11 +26,20 @@ from components.scoring.encoder import embedded, numeric
 
 @dataclass(frozen=True)
 class Column:
-    """One ids column: its place, its table rows and its embedding's width."""
+    """One embedded feature: its first ids column, its table rows and its embedding's dimension.
+
+    Of a bag also: how many ids columns it takes, and which is its first one in `weights`.
+    """
 
     index: int
     size: int
     dimension: int
+    width: int = 1
+    weights: int | None = None
+
+    @property
+    def is_bag(self) -> bool:
+        return self.weights is not None
 
 
 @dataclass(frozen=True)
@@ -43,15 +52,22 @@ class Layout:
     dense_ctr_only: tuple[int, ...]
 
     @staticmethod
-    def of(spec: FeatureSpec, sizes: Sequence[int], dimension: int | None = None) -> Layout:
-        """From the feature spec and the encoder's sizes [F]; `dimension` overrides every feature's own.
+    def of(spec: FeatureSpec, sizes: Sequence[int], widths: Sequence[int], dimension: int | None = None) -> Layout:
+        """From the feature spec and the encoder's sizes and widths, one of each an embedded feature.
+
+        `dimension` overrides every feature's own.
 
         Raises:
             UsageError: if no feature is left for the CVR tower.
         """
         columns: dict[str, list[Column]] = {"shared": [], "ctr": []}
-        for index, (feature, size) in enumerate(zip(embedded(spec), sizes, strict=True)):
-            columns[feature.tower].append(Column(index, size, dimension or feature.dimension))
+        index = weights = 0
+        for feature, size, width in zip(embedded(spec), sizes, widths, strict=True):
+            bag = feature.encoding == "bag"
+            columns[feature.tower].append(
+                Column(index, size, dimension or feature.dimension, width, weights if bag else None)
+            )
+            index, weights = index + width, weights + (width if bag else 0)
         dense: dict[str, list[int]] = {"shared": [], "ctr": []}
         for index, feature in enumerate(numeric(spec)):
             dense[feature.tower] += [2 * index, 2 * index + 1]
@@ -66,28 +82,53 @@ class Layout:
 class Tables(nn.Module):
     """Embeddings of several columns in few tables: one table a distinct dimension, columns one behind the other.
 
-    Gradients are sparse: a step costs what the batch touches, not what the tables hold.
+    A table is read once for all its columns, and a bag is pooled from what was read. Gradients are sparse: a step costs
+    what the batch touches, not what the tables hold.
     """
 
     def __init__(self, columns: Sequence[Column], deviation: float) -> None:
         super().__init__()
         self.dimensions = sorted({column.dimension for column in columns})
         self.tables = nn.ParameterList()
+        self.bags: list[list[Column]] = []
+        self.cuts: list[list[int]] = []
+        """Of each table: columns of single values, then those of each bag."""
         for n, dimension in enumerate(self.dimensions):
-            group = [column for column in columns if column.dimension == dimension]
+            # Single values first, so that theirs are one piece of what is read.
+            group = sorted((c for c in columns if c.dimension == dimension), key=lambda column: column.is_bag)
+            bags = [column for column in group if column.is_bag]
+            self.bags.append(bags)
+            self.cuts.append([len(group) - len(bags), *(bag.width for bag in bags)])
             sizes = torch.tensor([column.size for column in group])
+            widths = torch.tensor([column.width for column in group])
+            places = torch.cat([torch.arange(column.index, column.index + column.width) for column in group])
+            offsets = torch.repeat_interleave(torch.cumsum(sizes, 0) - sizes, widths)
             self.tables.append(nn.Parameter(torch.randn(int(sizes.sum()), dimension) * deviation))
-            self.register_buffer(f"places_{n}", torch.tensor([column.index for column in group]), persistent=False)
-            self.register_buffer(f"offsets_{n}", torch.cumsum(sizes, 0) - sizes, persistent=False)
+            self.register_buffer(f"places_{n}", places, persistent=False)
+            self.register_buffer(f"offsets_{n}", offsets, persistent=False)
         self.width = sum(column.dimension for column in columns)
 
-    def forward(self, ids: Tensor) -> list[Tensor]:
-        """[B, F] -> one [B, columns * dimension] a table."""
+    def forward(self, ids: Tensor, weights: Tensor) -> list[Tensor]:
+        """ids [B, I], weights [B, W] -> of each table its single values [B, columns * d], then each bag [B, d]."""
         parts = []
-        for n, table in enumerate(self.tables):
+        for n, (table, bags, cuts) in enumerate(zip(self.tables, self.bags, self.cuts, strict=True)):
             rows = ids.index_select(1, self.get_buffer(f"places_{n}")) + self.get_buffer(f"offsets_{n}")
-            parts.append(embedding(rows, table, sparse=True).flatten(1))
+            found = embedding(rows, table, sparse=True)
+            single, *several = torch.split(found, cuts, 1) if bags else (found,)
+            if cuts[0]:
+                parts.append(single.flatten(1))
+            parts += [pooled(values, weights, bag) for values, bag in zip(several, bags, strict=True)]
         return parts
+
+
+def pooled(found: Tensor, weights: Tensor, bag: Column) -> Tensor:
+    """Embeddings [B, K, d] of a bag, summed with its coefficients in weights [B, W] -> [B, d].
+
+    A padding's coefficient is 0, so it adds nothing to the sum, and nothing to its row's gradient.
+    """
+    assert bag.weights is not None
+    # As a product and a sum, not a matrix product: autocast leaves those in float32.
+    return (found * weights[:, bag.weights : bag.weights + bag.width].unsqueeze(2)).sum(1)
 
 
 class Tower(nn.Module):
@@ -130,12 +171,12 @@ class FunnelNetwork(nn.Module):
         self.cvr_tower = Tower(bottom, hidden)
         self.share_embeddings = share_embeddings
 
-    def forward(self, ids: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
-        """ids int64 [B, F], dense float32 [B, 2D] -> (logit_ctr, logit_cvr), float32 [B]."""
+    def forward(self, ids: Tensor, dense: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """ids [B, I] of any integers, dense float32 [B, 2D], weights float32 [B, W] -> (logit_ctr, logit_cvr) [B]."""
         dense_shared = self._dense(dense, "dense_shared")
-        shared = self.ctr_tables(ids)
-        own = shared if self.share_embeddings else self.cvr_tables(ids)
-        position = [*self.position_tables(ids), *self._dense(dense, "dense_ctr_only")]
+        shared = self.ctr_tables(ids, weights)
+        own = shared if self.share_embeddings else self.cvr_tables(ids, weights)
+        position = [*self.position_tables(ids, weights), *self._dense(dense, "dense_ctr_only")]
         return (
             self.ctr_tower(torch.cat([*shared, *dense_shared, *position], 1)),
             self.cvr_tower(torch.cat([*own, *dense_shared], 1)),

@@ -24,7 +24,7 @@ from components.contracts.artifacts import (
 )
 from components.contracts.errors import DataError, TrainingDiverged, UsageError
 from components.contracts.files import read_manifest, write_json, write_manifest, write_text
-from components.scoring.encoder import Encoder
+from components.scoring.encoder import Encoder, bags
 from components.training.config import CandidateConfig, TrainConfig, TrainingConfig
 from components.training.data import Rates, Rows, load
 from components.training.export import TOLERANCE, onnx_difference, save_onnx, save_weights
@@ -60,7 +60,7 @@ def run(candidate: str, config: TrainConfig, encoded: Path, model: Path) -> dict
     shape = training.candidates[candidate]
     with _threads(training.threads):
         device = _device(training)
-        train, valid = (load(encoded, split, encoder.sizes, device) for split in (c.TRAIN, c.VALID))
+        train, valid = (load(encoded, split, encoder, device) for split in (c.TRAIN, c.VALID))
         network = build(encoder, training, shape, Rates.of(train)).to(device)
         began = time.monotonic()
         fitted, reason = _fit(network, train, valid, training, shape, candidate)
@@ -103,7 +103,7 @@ def run(candidate: str, config: TrainConfig, encoded: Path, model: Path) -> dict
 
 def build(encoder: Encoder, training: TrainingConfig, shape: CandidateConfig, rates: Rates) -> FunnelNetwork:
     """A fresh network on the CPU. The seed decides its weights; the caller's random state is left as it was."""
-    layout = Layout.of(encoder.spec, encoder.sizes, training.dimension)
+    layout = Layout.of(encoder.spec, encoder.sizes, encoder.widths, training.dimension)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         network = FunnelNetwork(layout, training.hidden, shape.share_embeddings, training.embedding_deviation)
@@ -126,8 +126,8 @@ def _export(network: FunnelNetwork, encoder: Encoder, valid: Rows, model: Path) 
     validation = measure(network, valid)
     network = network.cpu()
     save_weights(network, model / WEIGHTS)
-    save_onnx(network, model / ONNX, valid.ids.shape[1], valid.dense.shape[1])
-    on_host = Rows(valid.ids.cpu(), valid.dense.cpu(), valid.click.cpu(), valid.conversion.cpu())
+    on_host = valid.cpu()
+    save_onnx(network, model / ONNX, on_host)
     difference = onnx_difference(network, model / ONNX, on_host)
     same = difference <= TOLERANCE
     reason = (
@@ -155,7 +155,7 @@ def measure(network: FunnelNetwork, rows: Rows) -> dict[str, float | int | None]
 def _architecture(
     encoder: Encoder, training: TrainingConfig, shape: CandidateConfig
 ) -> dict[str, int | float | str | list[int]]:
-    layout = Layout.of(encoder.spec, encoder.sizes, training.dimension)
+    layout = Layout.of(encoder.spec, encoder.sizes, encoder.widths, training.dimension)
     columns = sorted((*layout.shared, *layout.ctr_only), key=lambda column: column.index)
     return {
         "embeddings": "shared" if shape.share_embeddings else "own",
@@ -163,6 +163,8 @@ def _architecture(
         "hidden": list(training.hidden),
         "dimensions": [column.dimension for column in columns],
         "sizes": [column.size for column in columns],
+        "widths": [column.width for column in columns],
+        "pooling": ", ".join(f"{feature.name} {feature.combiner}" for feature in bags(encoder.spec)),
     }
 
 

@@ -48,7 +48,7 @@ def write_encoded(folder: Path, spec: FeatureSpec = SPEC, rows: int = 4000) -> P
         columns, click, conversion = impressions(rows, seed)
         encoded = encoder.transform(columns)
         (folder / split).mkdir()
-        arrays = {"ids": encoded.ids, "dense": encoded.dense, "click": click, "conversion": conversion}
+        arrays = {**vars(encoded), "click": click, "conversion": conversion}
         for name, array in arrays.items():
             np.save(folder / split / f"{name}.npy", array)
     ranges = {"kind": "hash", "train": ["0", "0.6"], "valid": ["0.6", "0.8"], "test": ["0.8", "1"]}

@@ -1,5 +1,6 @@
 """The loop: what it keeps, when it stops, what it refuses."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def splits(encoded: Path) -> tuple[Encoder, Rows, Rows]:
     encoder = Encoder.load(encoded)
-    return encoder, load(encoded, "train", encoder.sizes, CPU), load(encoded, "valid", encoder.sizes, CPU)
+    return encoder, load(encoded, "train", encoder, CPU), load(encoded, "valid", encoder, CPU)
 
 
 def train(splits: tuple[Encoder, Rows, Rows], **options: Any) -> tuple[FunnelNetwork, module.Fitted]:
@@ -73,7 +74,7 @@ def test_every_row_is_seen_once_a_pass_in_another_order_each(splits: Any) -> Non
     rows = splits[1]
     config = TrainingConfig(batch_size=128, min_steps=1, seed=5)
     batches = list(module._batches(rows, config, 64))
-    numbered = Rows(torch.arange(4000).unsqueeze(1), rows.dense, rows.click, rows.conversion)
+    numbered = replace(rows, ids=torch.arange(4000).unsqueeze(1))
     order = [int(n) for batch in module._batches(numbered, config, 64) for n in batch.ids.flatten()]
     assert [len(batch) for batch in batches[30:33]] == [128, 32, 128]
     assert sorted(order[:4000]) == sorted(order[4000:]) == list(range(4000))
@@ -98,11 +99,11 @@ def test_the_callers_random_state_is_left_alone(splits: Any) -> None:
 @pytest.mark.parametrize("amp", [False, True])
 def test_a_gpu_learns_as_a_cpu_does(encoded: Path, amp: bool) -> None:
     encoder = Encoder.load(encoded)
-    rows, valid = (load(encoded, split, encoder.sizes, torch.device("cuda")) for split in ("train", "valid"))
+    rows, valid = (load(encoded, split, encoder, torch.device("cuda")) for split in ("train", "valid"))
     config = TrainingConfig(batch_size=128, hidden=(8,), amp=amp)
     network = build(encoder, config, CANDIDATES["esmm"], Rates.of(rows)).cuda()
     on_gpu = fit(network, rows, valid, config, CANDIDATES["esmm"], "esmm")
-    on_cpu = train((encoder, load(encoded, "train", encoder.sizes, CPU), load(encoded, "valid", encoder.sizes, CPU)))[1]
+    on_cpu = train((encoder, load(encoded, "train", encoder, CPU), load(encoded, "valid", encoder, CPU)))[1]
     found, wanted = (f.history[-1]["valid_ctcvr_log_loss"] for f in (on_gpu, on_cpu))
     assert found == pytest.approx(wanted, rel=0.02 if amp else 1e-3)
 

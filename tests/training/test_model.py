@@ -1,5 +1,7 @@
 """What is shared, what is not, and where position may go."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -18,6 +20,7 @@ LAYOUT = Layout(
     dense_ctr_only=(2, 3),
 )
 SIZES = (9, 5, 7, 6)
+NOTHING = torch.zeros(2, 0)
 
 
 def network(name: str = "esmm", layout: Layout = LAYOUT) -> FunnelNetwork:
@@ -29,7 +32,8 @@ def batch(rows: int = 64) -> Rows:
     generator = torch.Generator().manual_seed(1)
     ids = torch.stack([torch.randint(0, size, (rows,), generator=generator) for size in SIZES], 1)
     click = (torch.rand(rows, generator=generator) < 0.5).float()
-    return Rows(ids, torch.randn(rows, 4, generator=generator), click, click * (ids[:, 0] % 2))
+    dense = torch.randn(rows, 4, generator=generator)
+    return Rows(ids, dense, torch.zeros(rows, 0), click, click * (ids[:, 0] % 2))
 
 
 def grads(module: torch.nn.Module) -> list[torch.Tensor]:
@@ -47,10 +51,10 @@ def test_position_moves_pctr_and_never_pcvr(name: str) -> None:
     moved[:, 2] = (moved[:, 2] + 3) % 7
     other = rows.dense.clone()
     other[:, 2:] += 1
-    before, after = net(rows.ids, rows.dense), net(moved, rows.dense)
+    before, after = net(*rows.inputs), net(moved, rows.dense, rows.weights)
     assert (before[0] != after[0]).all()
     assert torch.equal(before[1], after[1])
-    after = net(rows.ids, other)
+    after = net(rows.ids, other, rows.weights)
     assert (before[0] != after[0]).all()
     assert torch.equal(before[1], after[1])
 
@@ -60,7 +64,7 @@ def test_position_has_rows_of_its_own_outside_the_bottom(name: str) -> None:
     net = network(name)
     assert [p.shape for p in net.ctr_tables.parameters()] == [(5, 2), (15, 4)]
     assert [p.shape for p in net.position_tables.parameters()] == [(7, 4)]
-    net(batch().ids, batch().dense)[1].sum().backward()
+    net(*batch().inputs)[1].sum().backward()
     assert silent(net.position_tables)
 
 
@@ -74,7 +78,7 @@ def test_columns_of_one_table_do_not_read_each_other() -> None:
     last = torch.tensor([[8, 4, 6, 5]])
     for ids, wide in ((first, [0, 9]), (last, [8, 14])):
         net.zero_grad()
-        net(ids, rows.dense[:1])[1].sum().backward()
+        net(ids, rows.dense[:1], NOTHING)[1].sum().backward()
         touched = net.ctr_tables.tables[1].grad.to_dense().abs().sum(1).nonzero().flatten().tolist()
         assert touched == wide
 
@@ -82,7 +86,7 @@ def test_columns_of_one_table_do_not_read_each_other() -> None:
 def test_esmm_shares_rows_and_both_tasks_train_them() -> None:
     net, rows = network("esmm"), batch()
     assert net.cvr_tables is net.ctr_tables
-    a, b = net(rows.ids, rows.dense)
+    a, b = net(*rows.inputs)
     for logit in (a, b):
         net.zero_grad()
         logit.sum().backward(retain_graph=True)
@@ -94,7 +98,7 @@ def test_without_sharing_no_row_serves_both_tasks(name: str) -> None:
     net, rows = network(name), batch()
     storages = [{p.untyped_storage().data_ptr() for p in t.parameters()} for t in (net.ctr_tables, net.cvr_tables)]
     assert not storages[0] & storages[1]
-    a, b = net(rows.ids, rows.dense)
+    a, b = net(*rows.inputs)
     ctr_loss(a, rows.click).backward(retain_graph=True)
     assert not silent(net.ctr_tables)
     assert silent(net.cvr_tables)
@@ -107,8 +111,8 @@ def test_without_sharing_no_row_serves_both_tasks(name: str) -> None:
 
 def test_base_learns_conversions_from_clicked_rows_alone() -> None:
     net, rows = network("base"), batch()
-    unclicked = Rows(rows.ids, rows.dense, torch.zeros(64), torch.zeros(64))
-    candidate_loss(CANDIDATES["base"], *net(rows.ids, rows.dense), unclicked).backward()
+    unclicked = replace(rows, click=torch.zeros(64), conversion=torch.zeros(64))
+    candidate_loss(CANDIDATES["base"], *net(*rows.inputs), unclicked).backward()
     assert silent(net.cvr_tables)
     assert silent(net.cvr_tower)
     assert not silent(net.ctr_tower)
@@ -118,15 +122,15 @@ def test_base_learns_conversions_from_clicked_rows_alone() -> None:
     found = []
     for ids in (rows.ids, changed):
         net.zero_grad()
-        candidate_loss(CANDIDATES["base"], *net(ids, rows.dense), rows).backward()
+        candidate_loss(CANDIDATES["base"], *net(ids, rows.dense, rows.weights), rows).backward()
         found.append(grads(net.cvr_tower))
     assert all(torch.allclose(x, y, atol=1e-7) for x, y in zip(*found, strict=True))
 
 
 def test_esmm_learns_conversions_from_rows_without_a_click_too() -> None:
     net, rows = network("esmm-ns"), batch()
-    unclicked = Rows(rows.ids, rows.dense, torch.zeros(64), torch.zeros(64))
-    candidate_loss(CANDIDATES["esmm-ns"], *net(rows.ids, rows.dense), unclicked).backward()
+    unclicked = replace(rows, click=torch.zeros(64), conversion=torch.zeros(64))
+    candidate_loss(CANDIDATES["esmm-ns"], *net(*rows.inputs), unclicked).backward()
     assert not silent(net.cvr_tables)
     assert not silent(net.cvr_tower)
 
@@ -141,10 +145,10 @@ def test_forward_and_gradient_of_a_network_worked_out_by_hand() -> None:
         net.cvr_tower.last.weight.fill_(-1.0)
         net.cvr_tower.last.bias.fill_(0.2)
     ids = torch.tensor([[1], [2]])
-    a, b = net(ids, torch.zeros(2, 0))
+    a, b = net(ids, NOTHING, NOTHING)
     assert a.tolist() == pytest.approx([0.6, -0.9])
     assert b.tolist() == pytest.approx([-0.8, 2.2])
-    rows = Rows(ids, torch.zeros(2, 0), torch.tensor([1.0, 0.0]), torch.tensor([1.0, 0.0]))
+    rows = Rows(ids, NOTHING, NOTHING, torch.tensor([1.0, 0.0]), torch.tensor([1.0, 0.0]))
     candidate_loss(CANDIDATES["esmm"], a, b, rows).backward()
     s = torch.sigmoid(torch.tensor([0.6, -0.9, -0.8, 2.2], dtype=torch.float64)).tolist()
     # Row 1: click and conversion. Each loss is a mean of two rows.
@@ -160,7 +164,7 @@ def test_it_starts_at_the_base_rates() -> None:
     with torch.no_grad():
         for tower in (net.ctr_tower, net.cvr_tower):
             tower.last.weight.zero_()
-    a, b = net(batch().ids, batch().dense)
+    a, b = net(*batch().inputs)
     assert torch.sigmoid(a).tolist() == pytest.approx([0.1] * 64)
     assert torch.sigmoid(b).tolist() == pytest.approx([0.03] * 64)
 
@@ -179,10 +183,12 @@ def test_layout_follows_the_spec() -> None:
             feature("b", "bucket"),
         )
     )
-    assert Layout.of(spec, (5, 6, 7)) == Layout((Column(0, 5, 3), Column(2, 7, 3)), (Column(1, 6, 3),), (2, 3), (0, 1))
-    assert Layout.of(spec, (5, 6, 7), dimension=8).ctr_only == (Column(1, 6, 8),)
+    assert Layout.of(spec, (5, 6, 7), (1, 1, 1)) == Layout(
+        (Column(0, 5, 3), Column(2, 7, 3)), (Column(1, 6, 3),), (2, 3), (0, 1)
+    )
+    assert Layout.of(spec, (5, 6, 7), (1, 1, 1), dimension=8).ctr_only == (Column(1, 6, 8),)
 
 
 def test_a_spec_of_position_alone_has_nothing_to_predict_conversions_from() -> None:
     with pytest.raises(UsageError, match="nothing is left"):
-        Layout.of(FeatureSpec(features=(feature("position", "id", "ctr"),)), (5,))
+        Layout.of(FeatureSpec(features=(feature("position", "id", "ctr"),)), (5,), (1,))

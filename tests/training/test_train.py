@@ -125,8 +125,8 @@ def test_a_graph_that_differs_from_eager_makes_the_candidate_ineligible(
     encoded: Path, tmp_path: Path, make_config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Wrong(export.Probabilities):
-        def forward(self, ids: Any, dense: Any) -> Any:
-            pctr, pcvr = super().forward(ids, dense)
+        def forward(self, ids: Any, dense: Any, weights: Any) -> Any:
+            pctr, pcvr = super().forward(ids, dense, weights)
             return pctr, pcvr * 0.999
 
     monkeypatch.setattr(export, "Probabilities", Wrong)
@@ -168,12 +168,7 @@ def test_few_features_export_and_score_one_row(
     for split in ("train", "valid"):
         (folder / split).mkdir()
         encoded = encoder.transform(columns)
-        arrays = {
-            "ids": encoded.ids,
-            "dense": encoded.dense,
-            "click": click,
-            "conversion": click & (columns["hour"] > 4),
-        }
+        arrays = {**vars(encoded), "click": click, "conversion": click & (columns["hour"] > 4)}
         for name, array in arrays.items():
             np.save(folder / split / f"{name}.npy", array)
     write_manifest(folder, ranges={"kind": "hash", "train": ["0", "1"], "valid": ["0", "1"], "test": ["0", "1"]})
