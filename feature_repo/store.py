@@ -30,7 +30,14 @@ def open_store(project: str, folder: Path) -> FeatureStore:
 def objects(features_dir: str, present: tuple[str, ...] | None = None) -> list[Any]:
     """Everything to apply, over the views `present` (None: those that have files in `features_dir`)."""
     built = views.build(features_dir, sources.present(features_dir) if present is None else present)
-    return [entities.USER, entities.ITEM, *(v.batch_source for v in built), *built, services.service(built)]
+    return [
+        entities.USER,
+        entities.ITEM,
+        entities.GROUP,
+        *(v.batch_source for v in built),
+        *built,
+        services.service(built),
+    ]
 
 
 def apply(store: FeatureStore, features_dir: Path, present: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Online features of one user and the items to rank, read through Feast.
+"""Online features of one user, of one group of their features and of the items to rank, read through Feast.
 
 What Feast leaves to its caller happens here: a value older than its view's time to live is taken as missing, and an
 entity nothing is stored about is told from one whose values are null. Imports neither DuckDB nor anything of training.
@@ -7,7 +7,7 @@ entity nothing is stored about is told from one whose values are null. Imports n
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,8 +30,10 @@ from components.contracts.online import (
     keep_utc_in_sqlite,
     read_materialized,
 )
-from components.contracts.spec import Dtype, FeatureSpec, View
+from components.contracts.spec import WEIGHTS_SUFFIX, Dtype, FeatureSpec, View, raw
 from components.contracts.times import parse_utc
+from components.scoring.raw import Column
+from serving.columns import column, objects, repeated
 
 REGISTRY_SECONDS = 30
 """How long a change of the registry may go unnoticed; it is read again off the request path."""
@@ -39,10 +41,14 @@ REGISTRY_SECONDS = 30
 
 @dataclass(frozen=True)
 class Lookup:
-    """`columns`: raw columns for the scorer, [items] each. `expired`: stored values too old, each counted once."""
+    """`columns`: raw columns for the scorer, [items] each. `expired`: stored values too old, each counted once.
 
-    columns: dict[str, NDArray[Any]]
+    `unknown_group` is None for a model that reads no view of groups.
+    """
+
+    columns: dict[str, Column]
     unknown_user: bool = False
+    unknown_group: bool | None = None
     unknown_items: list[str] = field(default_factory=list)
     expired: int = 0
 
@@ -50,7 +56,9 @@ class Lookup:
 class NullLookup:
     """The lookup of a model that reads no feature views: ids and context are all there is."""
 
-    def rows(self, user_id: str, item_ids: list[str], context: Mapping[str, Any]) -> Lookup:
+    def rows(
+        self, user_id: str, item_ids: list[str], context: Mapping[str, Column], group_id: str | None = None
+    ) -> Lookup:
         return Lookup(_given(user_id, item_ids, context))
 
     def materialized_as_of(self) -> str | None:
@@ -88,42 +96,46 @@ class OnlineLookup:
             self._check_views()
         except (FeastError, SQLAlchemyError, sqlite3.Error) as error:
             raise self._broken(error) from error
-        self._dtypes: dict[str, Dtype] = {feature.name: feature.dtype for feature in spec.stored}
+        self._dtypes: dict[str, Dtype] = raw(spec.stored)
+        self._weights = {feature.name + WEIGHTS_SUFFIX for feature in spec.stored if feature.weighted}
 
-    def rows(self, user_id: str, item_ids: list[str], context: Mapping[str, Any]) -> Lookup:
+    def rows(
+        self, user_id: str, item_ids: list[str], context: Mapping[str, Column], group_id: str | None = None
+    ) -> Lookup:
         """Raw columns for each of `item_ids`, in their order: ids, context, and every stored feature of the spec.
 
-        Integers with a missing value are float64 with NaN, strings and booleans object arrays with None.
+        Args:
+            context: raw columns of the context, [items] each.
+            group_id: None if the request says none; then what is stored by group is missing.
 
         Raises:
             ServiceError: if the store was deleted or no longer has a view or feature of the spec.
         """
         columns = _given(user_id, item_ids, context)
         now = self._now()
-        found = {c.USER_ID: np.zeros(1, np.bool_), c.ITEM_ID: np.zeros(len(item_ids), np.bool_)}
-        seen: set[str] = set()
+        asked = {c.USER_ID: [user_id], c.GROUP_ID: [] if group_id is None else [group_id], c.ITEM_ID: item_ids}
+        found: dict[str, NDArray[np.bool_]] = {}
         expired = 0
         for view in self.spec.views:
             wanted = [name for name in view.fields if name in self._dtypes]
             if not wanted:
                 continue
-            keys = [user_id] if view.entity == c.USER_ID else item_ids
-            stamps, values = self._read(view, wanted, keys)
-            seen.add(view.entity)
-            found[view.entity] |= stamps > 0
+            keys = asked[view.entity]
+            stamps, values = self._read(view, wanted, keys) if keys else (np.zeros(1), {n: [None] for n in wanted})
+            found[view.entity] = found.get(view.entity, False) | (stamps > 0)
             old = (stamps > 0) & (now - stamps > view.ttl_seconds)
-            for name, raw in values.items():
-                expired += sum(raw[i] is not None for i in np.flatnonzero(old))
-                kept = [None if is_old else value for value, is_old in zip(raw, old.tolist(), strict=True)]
-                column = _column(kept, self._dtypes[name])
-                columns[name] = np.repeat(column, len(item_ids)) if view.entity == c.USER_ID else column
-        known = found[c.ITEM_ID].tolist()
+            for name, stored in values.items():
+                if name not in self._weights:
+                    expired += sum(stored[i] is not None for i in np.flatnonzero(old))
+                kept = [None if is_old else value for value, is_old in zip(stored, old.tolist(), strict=True)]
+                made = column(kept, self._dtypes[name])
+                columns[name] = made if view.entity == c.ITEM_ID else repeated(made, len(item_ids))
+        known = found.get(c.ITEM_ID, np.ones(len(item_ids), np.bool_)).tolist()
         return Lookup(
             columns=columns,
-            unknown_user=c.USER_ID in seen and not found[c.USER_ID][0],
-            unknown_items=[item for item, is_known in zip(item_ids, known, strict=True) if not is_known]
-            if c.ITEM_ID in seen
-            else [],
+            unknown_user=c.USER_ID in found and not found[c.USER_ID][0],
+            unknown_group=not found[c.GROUP_ID][0] if c.GROUP_ID in found else None,
+            unknown_items=[item for item, is_known in zip(item_ids, known, strict=True) if not is_known],
             expired=expired,
         )
 
@@ -173,7 +185,7 @@ class OnlineLookup:
     def _check_views(self) -> None:
         for view in self.spec.views:
             stored = {f.name for f in self._store.get_feature_view(view.name, allow_registry_cache=True).features}
-            lost = [feature.name for feature in self.spec.from_source(view.name) if feature.name not in stored]
+            lost = [name for name in raw(self.spec.from_source(view.name)) if name not in stored]
             if lost:
                 raise ServiceError(
                     f"view {view.name!r} in {self.folder} has no feature {lost[0]!r}, which the model reads: "
@@ -210,30 +222,14 @@ def _open(folder: Path, project: str) -> FeatureStore:
     return store
 
 
-def _given(user_id: str, item_ids: list[str], context: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    columns: dict[str, NDArray[Any]] = {
-        c.USER_ID: _objects([user_id] * len(item_ids)),
-        c.ITEM_ID: _objects(item_ids),
-    }
-    for name, value in context.items():
-        columns[name] = _objects([value] * len(item_ids))
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            columns[name] = np.full(len(item_ids), value, np.int64 if isinstance(value, int) else np.float64)
-    return columns
+def _given(user_id: str, item_ids: list[str], context: Mapping[str, Column]) -> dict[str, Column]:
+    return {c.USER_ID: objects([user_id] * len(item_ids)), c.ITEM_ID: objects(item_ids), **context}
 
 
 def _value(proto: Any) -> Any:
+    """The stored value; None if there is none, which an empty list is too."""
     kind = proto.WhichOneof("val")
-    return None if kind is None else getattr(proto, kind)
-
-
-def _column(values: list[Any], dtype: Dtype) -> NDArray[Any]:
-    if dtype in ("string", "bool"):
-        return _objects(values)
-    if dtype == "int" and None not in values:
-        return np.array(values, np.int64)
-    return np.array([np.nan if value is None else value for value in values], np.float64)
-
-
-def _objects(values: Iterable[Any]) -> NDArray[Any]:
-    return np.array(list(values), dtype=object)
+    if kind is None:
+        return None
+    value = getattr(proto, kind)
+    return (list(value.val) or None) if kind.endswith("_list_val") else value

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from components.contracts.columns import POSITION
-from components.contracts.spec import FeatureSpec
 from serving.settings import MAX_ITEMS
 
 
@@ -38,7 +34,14 @@ def distinct(ids: list[str]) -> list[str]:
     return ids
 
 
+def optional_id(value: Any) -> str | None:
+    """As `canonical_id`, but null stays null."""
+    return None if value is None else canonical_id(value)
+
+
 Id = Annotated[str, BeforeValidator(canonical_id, json_schema_input_type=str | int)]
+# Not `Id | None`: of a union, pydantic says what is wrong with each of its sides.
+OptionalId = Annotated[str | None, BeforeValidator(optional_id, json_schema_input_type=str | int | None)]
 
 
 class RankRequest(BaseModel):
@@ -50,10 +53,20 @@ class RankRequest(BaseModel):
     item_ids: Annotated[list[Id], AfterValidator(distinct)] = Field(
         description=f"1 to {MAX_ITEMS} distinct item ids: strings or integers."
     )
+    group_id: OptionalId = Field(
+        default=None,
+        description="Which of the user's sets of features to use, for a model that keeps several (GET /info says so); "
+        "without, these features are missing.",
+    )
     context: dict[str, Any] = Field(
         default={},
         description="What is known of the request, by the names GET /info lists; one left out or null counts as "
         "missing. `position` is ignored: every item is scored at the model's reference position.",
+    )
+    item_context: dict[str, list[Any]] = Field(
+        default={},
+        description="What is known of each item in this request, by the names GET /info lists: a list with one value "
+        "for each of item_ids, in their order; null counts as missing.",
     )
 
 
@@ -75,6 +88,9 @@ class RankResponse(BaseModel):
     run: str = Field(description="Pipeline run that trained the model.")
     user_id: str
     unknown_user: bool = Field(description="Nothing is stored about the user: scored as a new one.")
+    unknown_group: bool | None = Field(
+        description="No group_id was sent, or nothing is stored about it; null: the model reads no features of groups."
+    )
     unknown_items: list[str] = Field(description="Items nothing is stored about: scored as new ones.")
     expired_features: int = Field(description="Stored values older than their view's time to live, taken as missing.")
     items: list[RankedItem]
@@ -92,41 +108,9 @@ class InfoResponse(BaseModel):
     as_of: str = Field(description="The model's data ends before this time (UTC).")
     materialized_as_of: str | None = Field(description="As-of of the online features; null: the model has none.")
     features: list[str]
-    context: dict[str, str] = Field(description="Context a request may send, and its type.")
+    context: dict[str, str] = Field(
+        description="Context a request may send, and its type; strings is a list of them, floats one of weights."
+    )
+    item_context: dict[str, str] = Field(description="Context a request may send for each item, and its type.")
+    group_id: bool = Field(description="The model reads features kept by group_id: requests should send one.")
     reference_position: int
-
-
-class BadContext(ValueError):
-    """The context does not fit the model's spec; the message is for the caller."""
-
-
-TYPES: dict[str, tuple[type, ...]] = {"string": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
-
-
-def context_values(spec: FeatureSpec, sent: Mapping[str, Any]) -> dict[str, Any]:
-    """A value for each of the model's context columns but position; None where it was not sent.
-
-    Raises:
-        BadContext: an unknown name, or a value of another type than the spec's.
-    """
-    known = {feature.name: feature.dtype for feature in spec.context if feature.name != POSITION}
-    unknown = sorted(set(sent) - set(known) - {POSITION})
-    if unknown:
-        raise BadContext(
-            f"context has unknown {', '.join(map(repr, unknown))}: this model knows "
-            f"{', '.join(sorted(known)) if known else 'no context'}"
-        )
-    return {name: _value(name, dtype, sent.get(name)) for name, dtype in known.items()}
-
-
-def _value(name: str, dtype: str, value: Any) -> Any:
-    if value is None:
-        return None
-    # bool is an int to Python, but not to the log.
-    fits = isinstance(value, TYPES[dtype]) and (dtype == "bool" or not isinstance(value, bool))
-    # Neither NaN nor an integer beyond 64 bits is a value that a log can hold.
-    if fits and isinstance(value, (int, float)):
-        fits = math.isfinite(value) if isinstance(value, float) else abs(value) < 2**63
-    if not fits:
-        raise BadContext(f"context {name!r} = {value!r} is no {dtype}: send {dtype}, or null if it is not known")
-    return float(value) if dtype == "float" else value

@@ -13,13 +13,14 @@ import bentoml
 import numpy as np
 from starlette.responses import JSONResponse
 
-from components.contracts.columns import ITEM_ID, POSITION, USER_ID
+from components.contracts.columns import GROUP_ID, ITEM_ID, USER_ID
 from components.contracts.errors import UsageError
 from components.contracts.paths import HOME_VARIABLE
 from components.contracts.quiet import QUIET
 from components.scoring.score import Scorer
+from serving.context import BadContext, context_columns, context_types, item_context_types
 from serving.middleware import BodyGuard
-from serving.schemas import BadContext, InfoResponse, RankedItem, RankRequest, RankResponse, context_values
+from serving.schemas import InfoResponse, RankedItem, RankRequest, RankResponse
 from serving.settings import MAX_BODY_BYTES, THREADS, Settings
 
 if TYPE_CHECKING:
@@ -67,11 +68,11 @@ class Ranker:
     def rank(self, request: RankRequest, /) -> RankResponse:
         """Ranks `item_ids` for `user_id`; 400 with a sentence for a request that cannot be answered."""
         try:
-            context = context_values(self.spec, request.context)
+            context = context_columns(self.spec, request.context, request.item_context, len(request.item_ids))
         except BadContext as error:
             # BentoML would wrap the body of an exception of its own in a list.
             return cast(RankResponse, JSONResponse({"error": str(error)}, status_code=400))
-        found = self.lookup.rows(request.user_id, request.item_ids, context)
+        found = self.lookup.rows(request.user_id, request.item_ids, context, request.group_id)
         scores = self.scorer.score(found.columns, position="reference")
         items = [
             RankedItem(item_id=item, pctr=pctr, pcvr=pcvr, pctcvr=pctr * pcvr)
@@ -83,6 +84,7 @@ class Ranker:
             run=self.packaged.run,
             user_id=request.user_id,
             unknown_user=unknown_user,
+            unknown_group=found.unknown_group,
             unknown_items=unknown_items,
             expired_features=found.expired,
             items=sorted(items, key=lambda item: (-item.pctcvr, item.item_id)),
@@ -100,7 +102,9 @@ class Ranker:
             as_of=model.as_of,
             materialized_as_of=self.lookup.materialized_as_of(),
             features=[feature.name for feature in self.spec.features],
-            context={feature.name: feature.dtype for feature in self.spec.context if feature.name != POSITION},
+            context=dict(context_types(self.spec)),
+            item_context=dict(item_context_types(self.spec)),
+            group_id=GROUP_ID in self.spec.keys,
             reference_position=self.spec.reference_position,
         )
 

@@ -34,19 +34,21 @@ class EncodeConfig(Config):
 def run(config: EncodeConfig, dataset: Path, encoded: Path) -> dict[str, Any]:
     """Writes and seals the artifact `encoded`.
 
-    encoder.json and encoder.npz; train|valid/: ids.npy int32 [rows, F], dense.npy float32 [rows, 2 * D], click.npy and
-    conversion.npy float32 [rows]; all can be memory-mapped. The encoder sees features of the training split only, no
+    encoder.json and encoder.npz; train|valid/: ids.npy int32 [rows, F + sum of K], dense.npy float32 [rows, 2 * D],
+    weights.npy float32 [rows, sum of K], click.npy and conversion.npy float32 [rows]; all can be memory-mapped. F are
+    the single-valued features, K the columns of each bag. The encoder sees features of the training split only, no
     label and no other split.
 
     Returns:
-        Facts: rows, table sizes of the ids columns, the share of validation values that are not in the vocabulary.
+        Facts: rows, table sizes of the embedded features, the share of validation values that are not in the
+        vocabulary.
 
     Raises:
         DataError: if the dataset has no training rows or lacks a feature of the spec.
     """
     manifest = read_manifest(dataset)
     spec = config.spec
-    names = [feature.name for feature in spec.features]
+    names = list(spec.raw)
     shutil.rmtree(encoded, ignore_errors=True)  # what an interrupted attempt left
     encoded.mkdir(parents=True)
     encoder = Encoder.fit(spec, columns_from_table(_read(dataset, c.TRAIN, names), names))
@@ -75,10 +77,10 @@ def _write(encoder: Encoder, dataset: Path, split: str, names: list[str], out: P
     files = _shards(dataset, split)
     total: int = sum(pq.read_metadata(file).num_rows for file in files)
     out.mkdir()
-    widths = {"ids": len(embedded(encoder.spec)), "dense": 2 * len(numeric(encoder.spec))}
     arrays = {
-        "ids": _open(out / "ids.npy", np.int32, (total, widths["ids"])),
-        "dense": _open(out / "dense.npy", np.float32, (total, widths["dense"])),
+        "ids": _open(out / "ids.npy", np.int32, (total, encoder.ids_columns)),
+        "dense": _open(out / "dense.npy", np.float32, (total, 2 * len(numeric(encoder.spec)))),
+        "weights": _open(out / "weights.npy", np.float32, (total, encoder.weights_columns)),
         **{label: _open(out / f"{label}.npy", np.float32, (total,)) for label in c.LABELS},
     }
     start = 0
@@ -86,7 +88,8 @@ def _write(encoder: Encoder, dataset: Path, split: str, names: list[str], out: P
         table = pq.read_table(file)
         part = encoder.transform(columns_from_table(table, names))
         end = start + len(table)
-        arrays["ids"][start:end], arrays["dense"][start:end] = part.ids, part.dense
+        for name, made in (("ids", part.ids), ("dense", part.dense), ("weights", part.weights)):
+            arrays[name][start:end] = made
         for label in c.LABELS:
             arrays[label][start:end] = table[label].to_numpy()
         start = end

@@ -17,58 +17,70 @@ from components.contracts import columns as c
 from components.contracts import duck
 from components.contracts.artifacts import EXPECTED
 from components.contracts.files import write_manifest
-from components.contracts.spec import FeatureSpec
+from components.contracts.spec import FeatureSpec, raw
 from components.features import tables
 
 REQUEST = "request"
 UNKNOWN_USER = "esmm-no-such-user"
+UNKNOWN_GROUP = "esmm-no-such-group"
 UNKNOWN_ITEMS = ("esmm-no-such-item-1", "esmm-no-such-item-2")
 
 
 def sample(dataset: Path, spec: FeatureSpec, users: int, items: int) -> pa.Table:
-    """Rows to ask for: `request`, user_id, item_id and context, which all rows of a request share.
+    """Rows to ask for: `request`, the spec's keys and context. Rows of a request share all of it but what is an item's.
 
-    The users seen last in the test split, each in the context of their last impression, with the items they and the
-    others saw last; then one request of an unknown user, and one with two unknown items among known ones.
+    The users seen last in the test split, each in the group and the context of their last impression, with the items
+    they and the others saw last, each in the context of its own last impression; then one request of an unknown user,
+    one of an unknown group where there are groups, and one with two unknown items among known ones.
     """
-    context = [feature.name for feature in spec.context]
-    chosen = ", ".join(duck.name(name) for name in (c.USER_ID, *context))
+    shared = [name for name in (*spec.keys, *raw(spec.context)) if name not in (c.ITEM_ID, *raw(spec.item_context))]
     source = tables.parquet(dataset / c.TEST)
-    newest = f"{c.EVENT_TIMESTAMP} DESC, {c.IMPRESSION_ID} DESC"
     with duck.connect() as db:
-        last = db.sql(
-            f"SELECT {chosen} FROM {source} QUALIFY row_number() OVER (PARTITION BY {c.USER_ID} ORDER BY {newest}) = 1 "
-            f"ORDER BY {newest} LIMIT {users}"
-        )
-        people = last.to_arrow_table().to_pylist()
-        shown = _items(db, source, "true", users * items)
-        own = {
-            row[c.USER_ID]: _items(db, source, f"{c.USER_ID} = {duck.text(row[c.USER_ID])}", items // 2)
-            for row in people
-        }
-    requests: list[tuple[dict[str, Any], list[str]]] = []
-    for number, row in enumerate(people):
-        # Each user starts elsewhere in the common list, so that more items are looked at.
-        others = shown[number * items % len(shown) :] + shown[: number * items % len(shown)]
-        requests.append((row, list(dict.fromkeys([*own[row[c.USER_ID]], *others]))[:items]))
+        newest = _newest(db, source, c.USER_ID, "true", users)
+        people = _last(db, source, c.USER_ID, newest, shared)
+        shown = _newest(db, source, c.ITEM_ID, "true", users * items)
+        requests: list[tuple[dict[str, Any], list[str]]] = []
+        for number, user in enumerate(newest):
+            own = _newest(db, source, c.ITEM_ID, f"{c.USER_ID} = {duck.text(user)}", items // 2)
+            # Each user starts elsewhere in the common list, so that more items are looked at.
+            others = shown[number * items % len(shown) :] + shown[: number * items % len(shown)]
+            requests.append((people[user], list(dict.fromkeys([*own, *others]))[:items]))
+        asked = sorted({item for _, wanted in requests for item in wanted})
+        of_items = _last(db, source, c.ITEM_ID, asked, [c.ITEM_ID, *raw(spec.item_context)])
     first, known = requests[0]
     requests.append(({**first, c.USER_ID: UNKNOWN_USER}, known))
+    if c.GROUP_ID in spec.keys:
+        requests.append(({**first, c.GROUP_ID: UNKNOWN_GROUP}, known))
     requests.append((first, [*UNKNOWN_ITEMS, *known[:-2]] if len(known) > 2 else list(UNKNOWN_ITEMS)))
     rows = [
-        {REQUEST: number, **row, c.ITEM_ID: item} for number, (row, wanted) in enumerate(requests) for item in wanted
+        {REQUEST: number, **row, **of_items.get(item, {}), c.ITEM_ID: item}
+        for number, (row, wanted) in enumerate(requests)
+        for item in wanted
     ]
-    kinds = {feature.name: tables.ARROW_TYPES[feature.dtype] for feature in spec.context}
-    schema = pa.schema({REQUEST: pa.int64(), c.USER_ID: pa.string(), c.ITEM_ID: pa.string(), **kinds})
+    kinds = {name: tables.ARROW_TYPES[dtype] for name, dtype in raw(spec.context).items()}
+    schema = pa.schema({REQUEST: pa.int64(), **dict.fromkeys(spec.keys, pa.string()), **kinds})
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-def _items(db: duckdb.DuckDBPyConnection, source: str, where: str, limit: int) -> list[str]:
-    """Items by when they were last shown, the latest first."""
+def _newest(db: duckdb.DuckDBPyConnection, source: str, key: str, where: str, limit: int) -> list[str]:
+    """Ids by when they were last in an impression, the latest first."""
     found = db.execute(
-        f"SELECT {c.ITEM_ID} FROM {source} WHERE {where} GROUP BY {c.ITEM_ID} "
-        f"ORDER BY max({c.EVENT_TIMESTAMP}) DESC, {c.ITEM_ID} LIMIT {limit}"
+        f"SELECT {key} FROM {source} WHERE {where} GROUP BY {key} ORDER BY max({c.EVENT_TIMESTAMP}) DESC, {key} "
+        f"LIMIT {limit}"
     ).fetchall()
     return [row[0] for row in found]
+
+
+def _last(
+    db: duckdb.DuckDBPyConnection, source: str, key: str, ids: list[str], columns: list[str]
+) -> dict[str, dict[str, Any]]:
+    """`columns` of the last impression of each of `ids`."""
+    found = db.sql(
+        f"SELECT {', '.join(map(duck.name, columns))} FROM {source} "
+        f"WHERE {key} IN ({', '.join(map(duck.text, ids))}) "
+        f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {c.EVENT_TIMESTAMP} DESC, {c.IMPRESSION_ID} DESC) = 1"
+    )
+    return {row[key]: row for row in found.to_arrow_table().to_pylist()}
 
 
 def write(rows: pa.Table, spec: FeatureSpec, offline: Path | None, at: datetime, as_of: str, expected: Path) -> int:

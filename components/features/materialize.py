@@ -82,7 +82,7 @@ def materialize_dataset(home: Home, data_dir: Path, as_of: str) -> dict[str, Any
     if not present and not served:
         raise DataError(
             f"{data_dir} brings no feature table of a view in feature_repo/views.py, so there is nothing to "
-            "materialize: import some with `esmm import parquet --features VIEW=PATH`"
+            "materialize: import some with `esmm import log --features VIEW=PATH`"
         )
     return _materialize(live, info.name, data_dir / FEATURES, served, until, lambda _: None)
 

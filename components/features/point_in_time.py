@@ -1,4 +1,4 @@
-"""Point-in-time join through Feast's DuckDB store: what was known of user and item at the moment of each row.
+"""Point-in-time join through Feast's DuckDB store: what was known of user, item and group at the moment of each row.
 
 Of each view a row gets the latest values stamped no later than the row's time, no older than the view's time to live
 (inclusive), and *created* no later than the row's time: a backfill written afterwards was not known then. Ties go to
@@ -20,12 +20,11 @@ import pyarrow as pa
 from components.contracts import columns as c
 from components.contracts import duck
 from components.contracts.errors import DataError
-from components.contracts.spec import FeatureSpec
+from components.contracts.spec import FeatureSpec, raw
 from components.features import tables
 from feature_repo import sources
 from feature_repo import store as repo
 
-KEYS = (c.USER_ID, c.ITEM_ID, c.EVENT_TIMESTAMP)
 ROW = "__row"
 """Feast returns rows in any order; this column brings them back."""
 
@@ -34,7 +33,8 @@ class PointInTime:
     """A scratch Feast store over `features`, thrown away on exit; the live store is never touched.
 
     Raises:
-        DataError: on entry, if a view the spec needs is not declared or has no table, or a column is of another type.
+        DataError: on entry, if a view the spec needs is not declared or has no table, a column is of another type, or a
+            list is no bag.
     """
 
     def __init__(self, features: Path, spec: FeatureSpec) -> None:
@@ -55,16 +55,18 @@ class PointInTime:
         self._open.close()
 
     def join(self, rows: pa.Table) -> pa.Table:
-        """The spec's stored features for `rows` (user_id, item_id, event_timestamp), in the rows' order.
+        """The spec's stored features for `rows` (the spec's keys, event_timestamp), in the rows' order.
 
         Returns:
-            One column a stored feature, of the spec's type, null where nothing was known; as many rows as given.
+            A column a stored feature (and its weights), of the spec's type, null where nothing was known; as many rows
+            as given.
 
         Raises:
             DataError: if Feast does not return each row exactly once.
         """
-        keys = rows.select(list(KEYS)).append_column(ROW, pa.array(range(len(rows)), pa.int64()))
-        references = [f"{feature.source}:{feature.name}" for feature in self.spec.stored]
+        wanted = (*self.spec.keys, c.EVENT_TIMESTAMP)
+        keys = rows.select(list(wanted)).append_column(ROW, pa.array(range(len(rows)), pa.int64()))
+        references = [f"{feature.source}:{name}" for feature in self.spec.stored for name in feature.raw]
         with ibis_in_utc():
             found = self._store.get_historical_features(
                 entity_df=keys.to_pandas(), features=references, filter_by_created_timestamp=True
@@ -75,7 +77,8 @@ class PointInTime:
                 f"Feast returned {len(found)} rows for {len(keys)} impressions, or not the same ones: the retrieved "
                 "data would be a biased sample; report this with your feast version"
             )
-        return pa.table({f.name: found[f.name].cast(tables.ARROW_TYPES[f.dtype]) for f in self.spec.stored})
+        columns = raw(self.spec.stored)
+        return pa.table({name: found[name].cast(tables.ARROW_TYPES[dtype]) for name, dtype in columns.items()})
 
 
 @contextmanager

@@ -36,6 +36,8 @@ from components.features import tables
 from components.features.point_in_time import ibis_in_utc
 from feature_repo import store as repo
 
+PART_KEYS, PART_KEYS_WITH_BAGS = 200_000, 20_000
+"""Entities materialized at a time: Feast takes a view's newest rows into memory whole, as Python objects."""
 LOCK = "materialize.lock"
 SCRATCH = ".materialize-"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -89,10 +91,25 @@ def filled(live: Path, project: str, offline: Path, present: tuple[str, ...], as
         keep_utc_in_sqlite()
         with ibis_in_utc(), redirect_stdout(io.StringIO()):  # Feast prints what the caller says better
             store = repo.open_store(project, Path(scratch))
+            for part, views in _parts(offline, present, Path(scratch) / "part"):
+                repo.apply(store, part, views)
+                store.materialize(EPOCH, as_of - TICK, feature_views=list(views))
             repo.apply(store, offline, present)
-            store.materialize(EPOCH, as_of - TICK, feature_views=list(present))
         _close(store)
         yield Path(scratch)
+
+
+def _parts(offline: Path, present: tuple[str, ...], scratch: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """Folders of tables to materialize one after the other: small views as they are, then each large one in parts."""
+    counts = {view: tables.parts(offline, view, PART_KEYS, PART_KEYS_WITH_BAGS) for view in present}
+    small = tuple(view for view in present if counts[view] == 1)
+    if small:
+        yield offline, small
+    for view in present:
+        for number in range(counts[view] if counts[view] > 1 else 0):
+            tables.write_part(offline, view, number, counts[view], scratch)
+            yield scratch, (view,)
+            shutil.rmtree(scratch)
 
 
 def publish(scratch: Path, live: Path, as_of: datetime, project: str, present: tuple[str, ...]) -> Materialized:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.contracts import columns as c
@@ -17,10 +18,13 @@ from components.contracts.artifacts import Rows
 from components.contracts.config import Config
 from components.contracts.errors import DataError
 from components.contracts.files import read_manifest, write_manifest
-from components.contracts.spec import FeatureSpec
+from components.contracts.quality import QUALITY
+from components.contracts.spec import FeatureSpec, raw
 from components.features import tables
 
 CHUNK_ROWS = 250_000
+BAG_CHUNK_ROWS = 25_000
+"""With bags, of which a row may hold hundreds of values."""
 
 
 class RetrieveConfig(Config):
@@ -32,7 +36,7 @@ class RetrieveConfig(Config):
 
 
 def run(
-    config: RetrieveConfig, clean: Path, features: Path, dataset: Path, chunk_rows: int = CHUNK_ROWS
+    config: RetrieveConfig, clean: Path, features: Path, dataset: Path, chunk_rows: int | None = None
 ) -> dict[str, Any]:
     """Writes and seals the artifact `dataset`: train|valid|test/part-*.parquet, in order of time and impression id.
 
@@ -41,16 +45,19 @@ def run(
 
     Args:
         clean, features: artifacts of validation and ingestion.
-        chunk_rows: impressions joined at a time; bounds the memory.
+        chunk_rows: impressions joined at a time; bounds the memory. None: fewer where there are bags.
 
     Returns:
         Facts: rows by split, the share of rows with a value of each stored feature.
 
     Raises:
-        DataError: a context column or view that is missing, a column of another type, or rows lost on the way.
+        DataError: a context column, group_id or a view that is missing though a feature needs it, a column of another
+            type, a null among a bag's values, or rows lost on the way.
     """
     clean_facts, feature_facts = read_manifest(clean), read_manifest(features)
     spec = config.spec
+    if chunk_rows is None:
+        chunk_rows = BAG_CHUNK_ROWS if "strings" in spec.raw.values() else CHUNK_ROWS
     shutil.rmtree(dataset, ignore_errors=True)  # what an interrupted attempt left
     dataset.mkdir(parents=True)
     before, columns = _columns(clean, spec)
@@ -63,7 +70,7 @@ def run(
                 pq.write_table(_assemble(rows, joined, spec), dataset / split / f"part-{number:05d}.parquet")
                 written[split] += len(rows)
                 for name in filled:
-                    filled[name] += len(joined) - joined[name].null_count
+                    filled[name] += _known(joined[name])
     _check_kept(before, written)
     rows_facts = Rows.parse({**clean_facts.get("rows", {}), **written, c.GAP: before.get(c.GAP, 0)}, "rows")
     _check_ids(clean, dataset)
@@ -76,6 +83,7 @@ def run(
         views=[view.name for view in spec.views],
         spec=spec.model_dump(mode="json"),
         features=feature_facts["fingerprint"],
+        **{key: clean_facts[key] for key in (QUALITY,) if key in clean_facts},
     )
     total = max(sum(written.values()), 1)
     return {
@@ -99,15 +107,25 @@ def _columns(clean: Path, spec: FeatureSpec) -> tuple[dict[str, int], list[str]]
     source = tables.parquet(clean, "*/*.parquet")
     with duck.connect() as db:
         have = {str(row[0]): str(row[1]) for row in db.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
-        absent = [feature.name for feature in spec.context if feature.name not in have]
+        absent = [name for name in raw(spec.context) if name not in have]
         if absent:
             raise DataError(
                 f"the log has no context column {', '.join(absent)}, which a model needs: bring it again, or start "
                 "with a new dataset name"
             )
+        if c.GROUP_ID in spec.keys and c.GROUP_ID not in have:
+            keyed = ", ".join(view.name for view in spec.views if view.entity == c.GROUP_ID)
+            raise DataError(
+                f"the log has no column {c.GROUP_ID}, by which the features of view {keyed} are kept: import the log "
+                "with it, or leave the view out of the dataset"
+            )
         counted = dict(db.execute(f"SELECT {c.SPLIT}, count(*) FROM {source} GROUP BY ALL").fetchall())
-    columns = [*c.IDS, c.EVENT_TIMESTAMP, *(feature.name for feature in spec.context), *c.LABELS]
+    columns = [*_ids(spec), c.EVENT_TIMESTAMP, *raw(spec.context), *c.LABELS]
     return counted, [duck.name(column) for column in columns]
+
+
+def _ids(spec: FeatureSpec) -> tuple[str, ...]:
+    return (c.IMPRESSION_ID, *spec.keys)
 
 
 def _chunks(clean: Path, columns: list[str], split: str, chunk_rows: int) -> Iterator[pa.Table]:
@@ -128,19 +146,31 @@ def _chunks(clean: Path, columns: list[str], split: str, chunk_rows: int) -> Ite
 
 
 def _assemble(rows: pa.Table, joined: pa.Table, spec: FeatureSpec) -> pa.Table:
-    columns = {name: rows[name] for name in (*c.IDS, c.EVENT_TIMESTAMP)}
-    for feature in spec.context:
+    columns = {name: rows[name] for name in (*_ids(spec), c.EVENT_TIMESTAMP)}
+    for name, dtype in raw(spec.context).items():
         try:
-            columns[feature.name] = rows[feature.name].cast(tables.ARROW_TYPES[feature.dtype])
-        except pa.ArrowInvalid as error:
+            columns[name] = rows[name].cast(tables.ARROW_TYPES[dtype])
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise DataError(
-                f"context column {feature.name!r} is {rows[feature.name].type} and cannot be read as {feature.dtype} "
-                f"({error}): import the log again"
+                f"context column {name!r} is {rows[name].type} and cannot be read as {dtype} ({error}): import the log "
+                "again"
             ) from None
+        if dtype == "strings" and columns[name].combine_chunks().flatten().null_count:
+            raise DataError(
+                f"context column {name!r} has lists with a null among their values, which no request can send: write "
+                "the values that there are, or an empty list"
+            )
     columns |= {name: joined[name] for name in joined.column_names}
     columns |= {label: rows[label].cast(pa.int64()) for label in c.LABELS}
     columns[c.EVENT_TIMESTAMP] = rows[c.EVENT_TIMESTAMP].cast(pa.timestamp("us", tz="UTC"))
     return pa.table(columns)
+
+
+def _known(column: pa.ChunkedArray) -> int:
+    """Rows that have a value. An empty list is none."""
+    if pa.types.is_list(column.type):
+        return int(pc.sum(pc.greater(pc.list_value_length(column), 0)).as_py() or 0)
+    return len(column) - int(column.null_count)
 
 
 def _check_kept(before: dict[str, int], written: dict[str, int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from pathlib import Path
 
@@ -11,11 +12,18 @@ import pyarrow as pa
 from components.contracts import columns as c
 from components.contracts import duck
 from components.contracts.errors import DataError
-from components.contracts.spec import Dtype, View
-from feature_repo import views
+from components.contracts.spec import WEIGHTS_SUFFIX, Dtype, View
+from components.scoring.bags import LARGEST
+from feature_repo import declare, views
 
-SQL_TYPES: dict[str, str] = {"string": "VARCHAR", "int": "BIGINT", "float": "DOUBLE", "bool": "BOOLEAN"}
-ARROW_TYPES = {"string": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+SQL_TYPES: dict[str, str] = {
+    "string": "VARCHAR", "int": "BIGINT", "float": "DOUBLE", "bool": "BOOLEAN", "strings": "VARCHAR[]",
+    "floats": "DOUBLE[]",
+}  # fmt: skip
+ARROW_TYPES = {
+    "string": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(),
+    "strings": pa.list_(pa.string()), "floats": pa.list_(pa.float64()),
+}  # fmt: skip
 
 
 def parquet(folder: Path, pattern: str = "*.parquet") -> str:
@@ -23,7 +31,7 @@ def parquet(folder: Path, pattern: str = "*.parquet") -> str:
     return f"read_parquet({duck.text(folder / pattern)}, union_by_name = true, hive_partitioning = false)"
 
 
-def declared(present: tuple[str, ...]) -> tuple[views.Declared, ...]:
+def declared(present: tuple[str, ...]) -> tuple[declare.Declared, ...]:
     """The views of feature_repo/views.py that are present, in order of declaration."""
     return tuple(view for view in views.VIEWS if view.name in present)
 
@@ -56,12 +64,13 @@ def write_known(features: Path, present: tuple[str, ...], as_of: datetime, out: 
         Rows by view.
 
     Raises:
-        DataError: a table without a declared column, or with one of another type.
+        DataError: a table without a declared column, with one of another type, or with lists that are no bags.
     """
     counted = {}
     with duck.connect() as db:
         for view in declared(present):
             columns = _columns(db, features / view.name, view)
+            _check_lists(db, features / view.name, view)
             path = out / view.name / "part-0.parquet"
             path.parent.mkdir(parents=True)
             counted[view.name] = db.execute(
@@ -73,14 +82,38 @@ def write_known(features: Path, present: tuple[str, ...], as_of: datetime, out: 
     return counted
 
 
+def parts(features: Path, view: str, keys: int, keys_with_bags: int) -> int:
+    """Into how many parts a view's table goes if each is to have about `keys` entities, or `keys_with_bags`."""
+    (found,) = declared((view,))
+    has_bags = any(declare.dtype_of(field) == "strings" for field in found.fields)
+    with duck.connect() as db:
+        total = db.execute(
+            f"SELECT count(DISTINCT {found.entity.join_key}) FROM {parquet(features / view)}"
+        ).fetchone()[0]
+    return max(math.ceil(int(total) / (keys_with_bags if has_bags else keys)), 1)
+
+
+def write_part(features: Path, view: str, number: int, count: int, out: Path) -> None:
+    """Writes part `number` of `count` of a view's table to `out`; all rows of an entity are in the same one."""
+    (found,) = declared((view,))
+    (out / view).mkdir(parents=True)
+    with duck.connect() as db:
+        db.execute(
+            f"COPY (SELECT * FROM {parquet(features / view)} WHERE hash({found.entity.join_key}) % {count} = {number}) "
+            f"TO {duck.text(out / view / 'part-0.parquet')} (FORMAT parquet)"
+        )
+
+
 def check(features: Path, present: tuple[str, ...]) -> None:
-    """Raises DataError if a present view's table lacks a declared column or has it with another type."""
+    """Raises DataError if a present view's table lacks a declared column, has it with another type, or has lists that
+    are no bags."""
     with duck.connect() as db:
         for view in declared(present):
             _columns(db, features / view.name, view)
+            _check_lists(db, features / view.name, view)
 
 
-def _columns(db: duckdb.DuckDBPyConnection, table: Path, view: views.Declared) -> list[str]:
+def _columns(db: duckdb.DuckDBPyConnection, table: Path, view: declare.Declared) -> list[str]:
     """SQL of each column to read, cast to its declared type."""
     found = db.execute(f"DESCRIBE SELECT * FROM {parquet(table)}").fetchall()
     have = {str(row[0]): str(row[1]) for row in found}
@@ -91,7 +124,7 @@ def _columns(db: duckdb.DuckDBPyConnection, table: Path, view: views.Declared) -
             raise DataError(f"{table} has {column} as {have.get(column, 'no column')}, not {wanted}: import it again")
         columns.append(duck.name(column))
     for field in view.fields:
-        kind, dtype = have.get(field.name), views.dtype_of(field)
+        kind, dtype = have.get(field.name), declare.dtype_of(field)
         if kind is None:
             raise DataError(
                 f"{table} has no column {field.name!r}, which feature_repo/views.py declares: add it to the table or "
@@ -106,9 +139,35 @@ def _columns(db: duckdb.DuckDBPyConnection, table: Path, view: views.Declared) -
     return columns
 
 
+def _check_lists(db: duckdb.DuckDBPyConnection, table: Path, view: declare.Declared) -> None:
+    """Refuses what Feast would serve otherwise than it is retrieved, or the encoder would not take.
+
+    Feast writes a null among the values as "" and a null among the weights as NaN.
+    """
+    lists = {field.name: duck.name(field.name) for field in view.fields if declare.dtype_of(field) == "strings"}
+    wrong = {f"a null among the values of {bag}": f"len({x}) <> list_count({x})" for bag, x in lists.items()}
+    for field in view.fields:
+        if declare.dtype_of(field) == "floats":
+            bag, w = field.name.removesuffix(WEIGHTS_SUFFIX), duck.name(field.name)
+            lengths = f"coalesce(len({w}), 0) <> coalesce(len({duck.name(bag)}), 0)"
+            wrong[f"other numbers of values in {bag} and weights in {field.name}"] = lengths
+            bad = f"len(list_filter({w}, lambda v: v IS NULL OR NOT (v >= 0 AND v <= {LARGEST}))) > 0"
+            wrong[f"a weight in {field.name} that is null, negative or not finite"] = bad
+    if not wrong:
+        return
+    counts = db.execute(
+        f"SELECT {', '.join(f'count(*) FILTER ({rule})' for rule in wrong.values())} FROM {parquet(table)}"
+    ).fetchone()
+    found = [f"{count} rows have {what}" for what, count in zip(wrong, counts, strict=True) if count]
+    if found:
+        raise DataError(f"{table}: {'; '.join(found)}: mend these rows and bring the table again")
+
+
 def _fits(kind: str, dtype: Dtype) -> bool:
     if dtype == "int":
         return kind in duck.INTEGERS
     if dtype == "float":
         return kind in duck.INTEGERS or kind in ("FLOAT", "DOUBLE") or kind.startswith("DECIMAL")
+    if dtype == "floats":
+        return kind.endswith("[]") and _fits(kind.removesuffix("[]"), "float")
     return kind == SQL_TYPES[dtype]

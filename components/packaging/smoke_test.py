@@ -11,7 +11,7 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from components.contracts.artifacts import EXPECTED
-from components.contracts.columns import ITEM_ID, POSITION, USER_ID
+from components.contracts.columns import GROUP_ID, ITEM_ID, POSITION, USER_ID
 from components.contracts.config import Config
 from components.contracts.decision import GateResult
 from components.contracts.errors import DataError, ServiceError
 from components.contracts.paths import Home
-from components.contracts.spec import FeatureSpec
+from components.contracts.spec import CONTEXT_SOURCE, Dtype, FeatureSpec, raw
 from components.packaging import process
 from components.packaging.guard import write_guard
-from components.scoring.raw import columns_from_table
+from components.scoring.raw import Column, Ragged, columns_from_table
 from components.scoring.score import Scorer
 
 GATE = "bento"
@@ -58,12 +58,21 @@ class Request:
     context: Mapping[str, Any]
     pctr: NDArray[np.float64]
     pcvr: NDArray[np.float64]
+    group_id: str | None = None
+    item_context: Mapping[str, list[Any]] = field(default_factory=dict)
     unknown_user: bool | None = None
+    unknown_group: bool | None = None
     unknown_items: tuple[str, ...] | None = None
 
     @property
     def body(self) -> dict[str, Any]:
-        return {"user_id": self.user_id, "item_ids": list(self.item_ids), "context": dict(self.context)}
+        return {
+            "user_id": self.user_id,
+            "group_id": self.group_id,
+            "item_ids": list(self.item_ids),
+            "context": dict(self.context),
+            "item_context": dict(self.item_context),
+        }
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,8 @@ def run(config: SmokeTestConfig, bento: str, winner: Path, expected: Path) -> di
 
 
 def expected_requests(scorer: Scorer, path: Path) -> list[Request]:
-    """The requests of expected.parquet, scored offline, and one of ids that nobody knows.
+    """The requests of expected.parquet, scored offline, and one of ids that nobody knows; where there are groups, also
+    the first without its group.
 
     Raises:
         DataError: if the file is missing or lacks a column.
@@ -104,8 +114,8 @@ def expected_requests(scorer: Scorer, path: Path) -> list[Request]:
         raise DataError(f"{path} does not exist: run the materialize stage again")
     spec = scorer.info.spec
     table = pq.read_table(path)
-    names = [feature.name for feature in spec.features if feature.name != POSITION]
-    absent = [name for name in (REQUEST, USER_ID, ITEM_ID, *names) if name not in table.column_names]
+    names = [name for name in spec.raw if name != POSITION]
+    absent = [name for name in (REQUEST, *spec.keys, *names) if name not in table.column_names]
     if absent:
         raise DataError(f"{path} has no column {', '.join(absent)}: run the materialize stage again")
     columns = columns_from_table(table, names)
@@ -114,37 +124,71 @@ def expected_requests(scorer: Scorer, path: Path) -> list[Request]:
     for number in dict.fromkeys(numbers.tolist()):
         rows = np.flatnonzero(numbers == number)
         scores = scorer.score({name: column[rows] for name, column in columns.items()})
-        part = table.take(rows)
         requests.append(
             Request(
-                user_id=part.column(USER_ID)[0].as_py(),
-                item_ids=tuple(part.column(ITEM_ID).to_pylist()),
-                context=_context(spec, part.slice(0, 1).to_pylist()[0]),
+                **_sent(spec, table.take(rows).to_pylist()),
                 pctr=scores.pctr,
                 pcvr=scores.pcvr,
             )
         )
-    return [*requests, _strangers(scorer)] if requests else []
+    if not requests:
+        return []
+    return [*requests, *_without_group(scorer, requests[0], columns, numbers), _strangers(scorer)]
 
 
-def _context(spec: FeatureSpec, row: Mapping[str, Any]) -> dict[str, Any]:
+def _sent(spec: FeatureSpec, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a request of these rows says: ids and context."""
     # Position is sent too where it is known: the service has to ignore it.
-    sent: dict[str, Any] = {}
-    for feature in spec.context:
-        value = row.get(feature.name)
-        if value is None or (isinstance(value, float) and not math.isfinite(value)):
-            continue
-        sent[feature.name] = {"int": int, "float": float, "bool": bool, "string": str}[feature.dtype](value)
-    return sent
+    of_request = raw(spec.from_source(CONTEXT_SOURCE))
+    context = {name: _json(rows[0].get(name), dtype) for name, dtype in of_request.items()}
+    return {
+        "user_id": rows[0][USER_ID],
+        "group_id": rows[0].get(GROUP_ID),
+        "item_ids": tuple(row[ITEM_ID] for row in rows),
+        "context": {name: value for name, value in context.items() if value is not None},
+        "item_context": {
+            name: [_json(row[name], dtype) for row in rows] for name, dtype in raw(spec.item_context).items()
+        },
+    }
+
+
+def _json(value: Any, dtype: Dtype) -> Any:
+    """The value as JSON carries it; None if it is missing."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    kinds: dict[Dtype, Any] = {"int": int, "float": float, "bool": bool, "string": str, "strings": list, "floats": list}
+    return kinds[dtype](value)
+
+
+def _without_group(
+    scorer: Scorer, first: Request, columns: Mapping[str, Column], numbers: NDArray[np.int64]
+) -> list[Request]:
+    spec = scorer.info.spec
+    if GROUP_ID not in spec.keys:
+        return []
+    rows = np.flatnonzero(numbers == numbers[0])
+    kept = {name: column[rows] for name, column in columns.items()}
+    for view in spec.views:
+        if view.entity == GROUP_ID:
+            kept |= _missing(raw(spec.from_source(view.name)), len(rows))
+    scores = scorer.score(kept)
+    return [replace(first, group_id=None, unknown_group=True, pctr=scores.pctr, pcvr=scores.pcvr)]
+
+
+def _missing(columns: Mapping[str, Dtype], rows: int) -> dict[str, Column]:
+    def missing(dtype: Dtype) -> Column:
+        if dtype in ("strings", "floats"):
+            return Ragged(np.array([], object if dtype == "strings" else np.float64), np.zeros(rows + 1, np.int64))
+        return np.full(rows, np.nan) if dtype in ("int", "float") else np.full(rows, None, object)
+
+    return {name: missing(dtype) for name, dtype in columns.items()}
 
 
 def _strangers(scorer: Scorer) -> Request:
     """A request of ids that are in no vocabulary and no store, without context: every stored feature is missing."""
     spec = scorer.info.spec
     items = (f"{STRANGER}-1", f"{STRANGER}-2")
-    columns: dict[str, NDArray[Any]] = {
-        f.name: np.full(2, np.nan) if f.dtype in ("int", "float") else np.full(2, None, object) for f in spec.features
-    }
+    columns = _missing(spec.raw, len(items))
     columns |= {USER_ID: np.full(2, STRANGER, object), ITEM_ID: np.array(items, object)}
     scores = scorer.score(columns)
     entities = {view.entity for view in spec.views} | {f.name for f in spec.from_source("id")}
@@ -154,7 +198,9 @@ def _strangers(scorer: Scorer) -> Request:
         context={},
         pctr=scores.pctr,
         pcvr=scores.pcvr,
+        group_id=STRANGER if GROUP_ID in entities else None,
         unknown_user=USER_ID in entities,
+        unknown_group=True if GROUP_ID in entities else None,
         unknown_items=items if ITEM_ID in entities else (),
     )
 
@@ -251,6 +297,9 @@ def _wrong(request: Request, answer: Answer, bento: str, largest: dict[str, floa
             return f"item {after[0]!r} is ranked below {before[0]!r} and scored above it"
     if request.unknown_user is not None and unknown_user is not request.unknown_user:
         return f"unknown_user is {unknown_user!r} and should be {request.unknown_user}"
+    if request.unknown_group is not None and answer.body.get("unknown_group") is not request.unknown_group:
+        said = answer.body.get("unknown_group")
+        return f"unknown_group is {said!r} and should be {request.unknown_group}"
     if request.unknown_items is not None and sorted(unknown_items) != sorted(request.unknown_items):
         return f"unknown_items is {unknown_items!r} and should be {list(request.unknown_items)}"
     return ""

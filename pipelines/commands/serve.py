@@ -8,7 +8,7 @@ import click
 
 from components.contracts.errors import RegistryError, ServiceError, UsageError
 from components.contracts.paths import Home
-from pipelines.commands.data import pairs
+from pipelines.commands.arguments import pairs
 
 DATASET = click.option("--dataset", default="", help="Name of the dataset; needed only if the home holds several.")
 
@@ -51,16 +51,18 @@ def serve(home: Home, dataset: str, port: int, host: str) -> None:
 
 @click.command()
 @click.option("--user", required=True, help="User id.")
+@click.option("--group", default=None, help="Group id, for a model whose features are kept by group.")
 @click.option("--items", required=True, help="Item ids, comma-separated.")
 @click.option("--context", multiple=True, metavar="NAME=VALUE", help="What is known of the request: --context hour=20")
 @click.option("--url", default="http://127.0.0.1:3000", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="The service's answer as it came.")
-def rank(user: str, items: str, context: tuple[str, ...], url: str, as_json: bool) -> None:
+def rank(user: str, group: str | None, items: str, context: tuple[str, ...], url: str, as_json: bool) -> None:
     """Ask a running service to rank items for a user."""
     import httpx
 
     body = {
         "user_id": user,
+        **({"group_id": group} if group is not None else {}),
         "item_ids": [item.strip() for item in items.split(",") if item.strip()],
         "context": {name: _value(text) for name, text in pairs(context, "--context").items()},
     }
@@ -79,6 +81,9 @@ def rank(user: str, items: str, context: tuple[str, ...], url: str, as_json: boo
         click.echo(f"{item['item_id']:20} {item['pctr']:10.6f} {item['pcvr']:10.6f} {item['pctcvr']:12.8f}")
     if result["unknown_user"]:
         click.echo(f"user {user} is unknown: scored without user features", err=True)
+    if result.get("unknown_group"):
+        said = f"group {group} is unknown" if group is not None else "no --group was given"
+        click.echo(f"{said}: scored without the features kept by group", err=True)
     if result["unknown_items"]:
         click.echo(f"unknown items: {', '.join(result['unknown_items'])}", err=True)
 

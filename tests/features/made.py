@@ -32,6 +32,26 @@ COLUMNS: dict[str, dict[str, pa.DataType]] = {
 }  # fmt: skip
 VIEWS = tuple(COLUMNS)
 
+# A dataset with groups and bags, as Ali-CCP is: `f210` and its weights are an item's, `seen` is the request's.
+GROUP_VIEW = "ali_ccp_user"
+STRINGS, FLOATS = pa.list_(pa.string()), pa.list_(pa.float64())
+BAGS = ("f109_14", "f110_14", "f127_14", "f150_14")
+COLUMNS[GROUP_VIEW] = {
+    "group_id": pa.string(),
+    **{f"f{n}": pa.string() for n in (121, 122, 124, 125, 126, 127, 128, 129)},
+    **{name: kind for bag in BAGS for name, kind in ((bag, STRINGS), (f"{bag}_weights", FLOATS))},
+}
+GROUPED = DatasetInfo(
+    name="tiny",
+    source="test",
+    context={"position": "int", "device": "string", "seen": "strings", "f206": "string", "f210": "strings",
+             "f210_weights": "floats"},
+    item_context=("f206", "f210"),
+    clock="frozen",
+)  # fmt: skip
+LOGGED = {"group_id": pa.string(), "seen": STRINGS, "f206": pa.string(), "f210": STRINGS, "f210_weights": FLOATS}
+"""Columns of a log of GROUPED beside the usual ones."""
+
 
 def at(days: float) -> datetime:
     return START + timedelta(days=days)
@@ -59,8 +79,12 @@ def write_features(folder: Path, views: Mapping[str, pa.Table]) -> Path:
     return folder
 
 
-def impressions(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """`event` in days after START; ids, labels, context and split (train) have defaults."""
+def grouped_spec() -> FeatureSpec:
+    return spec(("item_activity", GROUP_VIEW), GROUPED)
+
+
+def impressions(rows: Iterable[Mapping[str, Any]], **types: pa.DataType) -> pa.Table:
+    """`event` in days after START; ids, labels, context and split (train) have defaults, other columns null."""
     full = []
     for number, row in enumerate(rows):
         given = {"impression_id": f"m{number:05d}", "user_id": "u1", "item_id": "i1", "position": 1 + number % 3}
@@ -69,12 +93,12 @@ def impressions(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     text, number_, stamp = pa.string(), pa.int64(), UTC_US
     schema = pa.schema(
         {"impression_id": text, "user_id": text, "item_id": text, "event_timestamp": stamp, "position": number_,
-         "device": text, "click": number_, "conversion": number_, "split": text}
+         "device": text, "click": number_, "conversion": number_, "split": text, **types}
     )  # fmt: skip
     return pa.Table.from_pylist(full, schema=schema)
 
 
-def write_clean(folder: Path, table: pa.Table, info: DatasetInfo = INFO) -> Path:
+def write_clean(folder: Path, table: pa.Table, info: DatasetInfo = INFO, **facts: Any) -> Path:
     """As validation leaves it: a folder a day, sealed."""
     days = [stamp.strftime("%Y-%m-%d") for stamp in table["event_timestamp"].to_pylist()]
     for day in sorted(set(days)):
@@ -84,8 +108,9 @@ def write_clean(folder: Path, table: pa.Table, info: DatasetInfo = INFO) -> Path
     ranges = Ranges(kind="time", train=("a", "b"), valid=("c", "d"), test=("d", "e"))
     rows = Rows(total=len(table) + 7, immature=7)
     write_manifest(
-        folder, rows=rows.model_dump(), ranges=ranges.model_dump(), info=info.model_dump(mode="json"), as_of=AS_OF
-    )
+        folder, rows=rows.model_dump(), ranges=ranges.model_dump(), info=info.model_dump(mode="json"), as_of=AS_OF,
+        **facts,
+    )  # fmt: skip
     return folder
 
 

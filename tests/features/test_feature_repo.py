@@ -41,6 +41,7 @@ def features(tmp_path):
     tables = {
         "user_profile": view_table("user_profile", [{"user_id": "u1", "event": 0}]),
         "item_activity": view_table("item_activity", [{"item_id": "i1", "event": 0}]),
+        "ali_ccp_user": view_table("ali_ccp_user", [{"group_id": "train-1", "event": 0}]),
     }
     return write_features(tmp_path / "features", tables)
 
@@ -60,12 +61,15 @@ def test_feast_s_own_command_applies_the_same(features, tmp_path):
     done = subprocess.run([feast, "apply"], cwd=copy, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     opened = store.open_store("tiny", ours)
-    store.apply(opened, features, ("user_profile", "item_activity"))
+    store.apply(opened, features, ("user_profile", "item_activity", "ali_ccp_user"))
     other = store.open_store("tiny", theirs)
     for kind in ("entities", "feature_views", "feature_services", "data_sources"):
         assert registered(opened, kind) == registered(other, kind), kind
-    assert set(registered(other, "feature_views")) == {"user_profile", "item_activity"}
+    assert set(registered(other, "feature_views")) == {"user_profile", "item_activity", "ali_ccp_user"}
     assert set(registered(other, "feature_services")) == {"esmm"}
+    assert set(registered(other, "entities")) == {"user", "item", "group"}
+    fields = {f.name: str(f.dtype) for f in other.get_feature_view("ali_ccp_user").features}
+    assert (fields["f109_14"], fields["f109_14_weights"]) == ("Array(String)", "Array(Float64)")
 
 
 def test_feast_imports_definitions_alone():
@@ -87,13 +91,22 @@ def test_only_present_views_are_built():
 
 
 def test_a_feature_is_one_line():
-    text = (REPO / "views.py").read_text()
-    lines = re.findall(r"^        field\(\"(\w+)\", .*\),$", text, re.MULTILINE)
+    lines = [
+        line
+        for name in ("views.py", "ali_ccp.py")
+        for line in re.findall(r"^        field\(\"(\w+)\", .*\),$", (REPO / name).read_text(), re.MULTILINE)
+    ]
     assert lines == [field.name for view in views.VIEWS for field in view.fields]
 
 
 def test_the_table_for_the_docs_names_every_feature():
     rows = views.features_table()
-    named = {row[0].strip("`") for row in rows}
-    assert {field.name for view in views.VIEWS for field in view.fields} <= named
-    assert "position" in named
+    named = {row[0].strip("`"): row for row in rows}
+    fields = {field.name for view in views.VIEWS for field in view.fields}
+    assert {name for name in fields if not name.endswith("_weights")} <= set(named)
+    assert {"position", "f301"} <= set(named)
+    assert not fields & {name for name in named if name.endswith("_weights")}
+    assert named["f109_14"][1:] == (
+        "`ali_ccp_user`", "list of strings, weighted", "bag, combiner mean, max_values 32",
+    )  # fmt: skip
+    assert named["price"][3] == "bucket, minimum 0"

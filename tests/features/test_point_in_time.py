@@ -8,7 +8,7 @@ import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from features.made import UTC_US, at, spec, view_table, write_features
+from features.made import GROUP_VIEW, STRINGS, UTC_US, at, grouped_spec, spec, view_table, write_features
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -33,12 +33,13 @@ def reference(item, time, versions):
     return max(known, key=lambda v: (v["event"], v.get("created", v["event"])), default=None)
 
 
-def keys(rows):
+def keys(rows, **more):
     return pa.table(
         {
             "user_id": pa.array([user for user, _, _ in rows], pa.string()),
             "item_id": pa.array([item for _, item, _ in rows], pa.string()),
             "event_timestamp": pa.array([time for _, _, time in rows], UTC_US),
+            **{name: pa.array(values, pa.string()) for name, values in more.items()},
         }
     )
 
@@ -236,3 +237,71 @@ def test_narrow_integers_and_several_files_are_read(tmp_path):
         found = store.join(keys([("u1", "i1", at(0.5)), ("u1", "i1", at(1.5))]))
     assert found["item_clicks_7d"].to_pylist() == [3, 4]
     assert found["item_clicks_7d"].type == pa.int64()
+
+
+LISTS = [
+    {"group_id": "g1", "event": 1, "f109_14": ["a", "b"], "f109_14_weights": [0.5, 3.0000000000000004], "f121": "x"},
+    {"group_id": "g1", "event": 2, "f109_14": ["c"], "f109_14_weights": [1e-300]},
+    {"group_id": "g2", "event": 1, "f109_14": [], "f109_14_weights": []},
+    {"group_id": "g3", "event": 1},
+    {"group_id": "g4", "event": 1, "f109_14": ["", "é😀", 'a"b,]['], "f109_14_weights": [0.0, 1.0, 2.0]},
+]
+
+
+def join_lists(folder, table, groups):
+    write_features(folder, {GROUP_VIEW: table, "item_activity": view_table("item_activity", [])})
+    rows = keys([("u1", "i1", at(days)) for _, days in groups], group_id=[group for group, _ in groups])
+    with PointInTime(folder, grouped_spec()) as store:
+        return store.join(rows)
+
+
+def test_lists_of_a_group_come_back_as_written(tmp_path):
+    """Values, nulls and empty lists; equal rows stay apart and the order stays."""
+    asked = [("g4", 3), ("g1", 1.5), ("g1", 3), ("nobody", 3), (None, 3), ("g2", 3), ("g3", 3), ("g1", 0), ("g1", 1.5)]
+    found = join_lists(tmp_path / "f", view_table(GROUP_VIEW, LISTS), asked)
+    first = ["a", "b"]
+    assert found["f109_14"].to_pylist() == [["", "é😀", 'a"b,]['], first, ["c"], None, None, [], None, None, first]
+    two = [0.5, 3.0000000000000004]
+    assert found["f109_14_weights"].to_pylist() == [[0.0, 1.0, 2.0], two, [1e-300], None, None, [], None, None, two]
+    assert found["f121"].to_pylist() == [None, "x", None, None, None, None, None, None, "x"]
+    assert found["f110_14"].null_count == len(asked)
+    assert found.schema.field("f109_14").type == pa.list_(pa.string())
+    assert found.schema.field("f109_14_weights").type == pa.list_(pa.float64())
+    assert found.column_names == [name for feature in grouped_spec().stored for name in feature.raw]
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.int64(), pa.decimal128(10, 2)])
+def test_weights_of_another_number_type_are_read(tmp_path, kind):
+    table = view_table(GROUP_VIEW, [{"group_id": "g1", "event": 1, "f109_14": ["a"], "f109_14_weights": [2.0]}])
+    place = table.column_names.index("f109_14_weights")
+    other = table.set_column(place, "f109_14_weights", table["f109_14_weights"].cast(pa.list_(kind)))
+    found = join_lists(tmp_path / "f", other, [("g1", 2)])
+    assert found["f109_14_weights"].to_pylist() == [[2.0]]
+    assert found["f109_14_weights"].type == pa.list_(pa.float64())
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ({"f109_14": ["a", None], "f109_14_weights": [1.0, 1.0]}, "1 rows have a null among the values of f109_14"),
+        ({"f109_14": ["a"], "f109_14_weights": [1.0, 1.0]}, "other numbers of values in f109_14 and weights in"),
+        ({"f109_14": ["a"]}, "other numbers of values"),
+        ({"f109_14": ["a"], "f109_14_weights": [None]}, "weight in f109_14_weights that is null, negative or not"),
+        ({"f109_14": ["a"], "f109_14_weights": [-0.1]}, "weight in f109_14_weights that is null, negative or not"),
+        ({"f109_14": ["a"], "f109_14_weights": [float("nan")]}, "that is null, negative or not finite"),
+        ({"f109_14": ["a"], "f109_14_weights": [float("inf")]}, "that is null, negative or not finite"),
+    ],
+)
+def test_lists_that_are_no_bags_are_refused(tmp_path, row, sentence):
+    """Feast would serve a null as "" or NaN, so that online and offline would differ."""
+    with pytest.raises(DataError, match=sentence):
+        join_lists(tmp_path / "f", view_table(GROUP_VIEW, [*LISTS, {"group_id": "g9", "event": 1, **row}]), [("g1", 2)])
+
+
+def test_a_list_where_a_value_is_declared_and_the_other_way_round(tmp_path):
+    table = view_table(GROUP_VIEW, LISTS)
+    for name, kind, said in (("f121", STRINGS, r"VARCHAR\[\]"), ("f109_14", pa.string(), "VARCHAR")):
+        place = table.column_names.index(name)
+        other = table.set_column(place, name, pa.nulls(len(table), kind))
+        with pytest.raises(DataError, match=f"column '{name}' is {said}, but"):
+            join_lists(tmp_path / name, other, [("g1", 2)])

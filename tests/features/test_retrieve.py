@@ -3,8 +3,22 @@ from __future__ import annotations
 import json
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from features.made import INFO, VIEWS, impressions, read, spec, view_table, write_clean, write_features
+from features.made import (
+    GROUP_VIEW,
+    GROUPED,
+    INFO,
+    LOGGED,
+    VIEWS,
+    grouped_spec,
+    impressions,
+    read,
+    spec,
+    view_table,
+    write_clean,
+    write_features,
+)
 
 from components.contracts.artifacts import Rows
 from components.contracts.errors import CorruptArtifact, DataError
@@ -152,3 +166,91 @@ def test_context_of_another_type_is_named(tmp_path, features):
     clean = write_clean(tmp_path / "clean", table.set_column(table.column_names.index("position"), "position", text))
     with pytest.raises(DataError, match="'position' is string and cannot be read as int"):
         run(CONFIG, clean, features, tmp_path / "out")
+
+
+GROUP_CONFIG = RetrieveConfig(dataset="tiny", spec=grouped_spec())
+
+
+@pytest.fixture
+def groups(tmp_path):
+    rows = [{"group_id": f"g{n}", "event": 0, "f109_14": ["v"] * n, "f109_14_weights": [0.5] * n} for n in range(3)]
+    tables = {GROUP_VIEW: view_table(GROUP_VIEW, rows), "item_activity": view_table("item_activity", [])}
+    return write_features(tmp_path / "groups", tables)
+
+
+def grouped_rows(count=60):
+    """One user in several groups; every fifth bag null, every third empty."""
+    bags = [None if n % 5 == 0 else [f"t{k}" for k in range(n % 3)] for n in range(count)]
+    return [
+        {**row, "user_id": "u1", "group_id": f"g{n % 4}", "f206": f"c{n % 2}", "seen": ["s", "s"], "f210": bag,
+         "f210_weights": None if bag is None else [k + 0.5 for k in range(len(bag))]}
+        for n, (row, bag) in enumerate(zip(rows(count), bags, strict=True))
+    ]  # fmt: skip
+
+
+def test_groups_and_bags_of_the_log_and_of_a_view(tmp_path, groups):
+    given = {row["impression_id"]: row for row in grouped_rows()}
+    clean = write_clean(tmp_path / "clean", impressions(given.values(), **LOGGED), GROUPED)
+    facts = run(GROUP_CONFIG, clean, groups, tmp_path / "out", chunk_rows=7)
+    table = read(tmp_path / "out", "train")
+    names = ["impression_id", "user_id", "item_id", "group_id", "event_timestamp", *GROUPED.context]
+    assert table.column_names[: len(names)] == names
+    for row in table.to_pylist():
+        before, group = given[row["impression_id"]], int(row["group_id"][1:])
+        assert all(row[name] == before[name] for name in ("group_id", "f206", "seen", "f210", "f210_weights"))
+        assert row["f109_14"] == (["v"] * group if group < 3 else None)
+        assert row["f109_14_weights"] == ([0.5] * group if group < 3 else None)
+    assert {0, 1, 2} < {len(bag) if bag is not None else None for bag in table["f210"].to_pylist()}
+    kinds = [str(table.schema.field(name).type) for name in ("f210", "f210_weights", "f109_14", "f109_14_weights")]
+    assert kinds == ["list<element: string>", "list<element: double>"] * 2
+    # A group without values, and one that is not there, are both missing.
+    assert facts["known"]["f109_14"] == 0.5
+    assert "f109_14_weights" not in facts["known"]
+
+
+def test_bags_are_read_in_smaller_chunks(tmp_path, groups, monkeypatch):
+    monkeypatch.setattr(retrieve, "BAG_CHUNK_ROWS", 5)
+    clean = write_clean(tmp_path / "clean", impressions(grouped_rows(), **LOGGED), GROUPED)
+    run(GROUP_CONFIG, clean, groups, tmp_path / "out")
+    parts = sorted((tmp_path / "out/train").glob("*.parquet"))
+    assert len(parts) > 1
+    assert sum(pq.read_metadata(part).num_rows for part in parts) == 24
+
+
+def test_a_log_without_the_group_a_view_needs_is_named(tmp_path, groups):
+    table = impressions(grouped_rows(), **LOGGED).drop_columns(["group_id"])
+    clean = write_clean(tmp_path / "clean", table, GROUPED)
+    with pytest.raises(DataError, match="no column group_id, by which the features of view ali_ccp_user are kept"):
+        run(GROUP_CONFIG, clean, groups, tmp_path / "out")
+    # Where no view needs it, nobody asks.
+    run(RetrieveConfig(dataset="tiny", spec=spec((), GROUPED)), clean, groups, tmp_path / "other")
+    assert "group_id" not in read(tmp_path / "other", "train").column_names
+
+
+def test_missing_weights_of_the_log_are_named(tmp_path, groups):
+    table = impressions(grouped_rows(), **LOGGED).drop_columns(["f210_weights"])
+    with pytest.raises(DataError, match="no context column f210_weights"):
+        run(GROUP_CONFIG, write_clean(tmp_path / "clean", table, GROUPED), groups, tmp_path / "out")
+
+
+def test_a_null_among_the_values_of_a_bag_is_named(tmp_path, groups):
+    bad = [{**row, "seen": ["s", None]} for row in grouped_rows()]
+    clean = write_clean(tmp_path / "clean", impressions(bad, **LOGGED), GROUPED)
+    with pytest.raises(DataError, match="'seen' has lists with a null among their values"):
+        run(GROUP_CONFIG, clean, groups, tmp_path / "out")
+
+
+def test_single_values_where_a_bag_is_declared_are_named(tmp_path, groups):
+    bad = [{**row, "seen": "s"} for row in grouped_rows()]
+    clean = write_clean(tmp_path / "clean", impressions(bad, **{**LOGGED, "seen": pa.string()}), GROUPED)
+    with pytest.raises(DataError, match="'seen' is string and cannot be read as strings"):
+        run(GROUP_CONFIG, clean, groups, tmp_path / "out")
+
+
+def test_what_is_known_of_the_quality_travels_on(tmp_path, features):
+    quality = {"days": [], "reference": "none yet"}
+    clean = write_clean(tmp_path / "clean", impressions(rows()), quality=quality)
+    run(CONFIG, clean, features, tmp_path / "out")
+    assert read_manifest(tmp_path / "out")["quality"] == quality
+    run(CONFIG, write_clean(tmp_path / "plain", impressions(rows())), features, tmp_path / "other")
+    assert "quality" not in read_manifest(tmp_path / "other")

@@ -30,13 +30,26 @@ SPEC = FeatureSpec(
         Feature(name="user_clicks_7d", source="user_activity", dtype="int", encoding="bucket", buckets=4),
         Feature(name="price", source="item_profile", dtype="float", encoding="bucket", buckets=8),
         Feature(name="brand", source="item_profile", dtype="string", encoding="id", min_count=1),
+        Feature(name="seen", source="context", dtype="strings", encoding="bag", combiner="sum", min_count=1),
+        Feature(name="shelf", source="item_context", dtype="string", encoding="id", min_count=1),
+        Feature(name="tags", source="item_context", dtype="strings", encoding="bag", weighted=True, min_count=1),
+        Feature(name="f121", source="ali_ccp_user", dtype="string", encoding="id", min_count=1),
+        Feature(name="f109_14", source="ali_ccp_user", dtype="strings", encoding="bag", weighted=True, min_count=1),
     ),
     views=(
         View(name="user_profile", entity="user_id", ttl_seconds=365 * DAY, fields=("country",)),
         View(name="user_activity", entity="user_id", ttl_seconds=7 * DAY, fields=("user_clicks_7d",)),
         View(name="item_profile", entity="item_id", ttl_seconds=365 * DAY, fields=("price", "brand")),
+        View(
+            name="ali_ccp_user",
+            entity="group_id",
+            ttl_seconds=365 * DAY,
+            fields=("f121", "f109_14", "f109_14_weights"),
+        ),
     ),
 )
+GROUPS = [f"g{n}" for n in range(12)]
+STRINGS, FLOATS = pa.list_(pa.string()), pa.list_(pa.float64())
 END = datetime.fromisoformat(AS_OF)
 
 
@@ -49,9 +62,22 @@ def put(folder, entity, ids, age_days, **columns):
         entity: pa.array(ids),
         "event_timestamp": pa.array(times, stamp),
         "created": pa.array([time + timedelta(hours=1) for time in times], stamp),
-        **{name: pa.array(values) for name, values in columns.items()},
+        **{name: pa.array(values) if isinstance(values, list) else values for name, values in columns.items()},
     }
     pq.write_table(pa.table(table), folder / "part-0.parquet")
+
+
+def put_groups(folder, rng):
+    """A third of the groups with a null bag, a third with an empty one, a third with two or five weighted values."""
+    sizes = [None, 0, 2, None, 0, 5] * (len(GROUPS) // 6)
+    bags = [None if size is None else [f"v{k}" for k in range(size)] for size in sizes]
+    weights = [None if bag is None else rng.uniform(0, 2, len(bag)).tolist() for bag in bags]
+    values = {"f109_14": pa.array(bags, STRINGS), "f109_14_weights": pa.array(weights, FLOATS)}
+    for name in ("f110_14", "f127_14", "f150_14"):
+        values |= {name: pa.nulls(len(GROUPS), STRINGS), f"{name}_weights": pa.nulls(len(GROUPS), FLOATS)}
+    for number in (121, 122, 124, 125, 126, 127, 128, 129):
+        values[f"f{number}"] = pa.array([f"x{n % 5}" for n in range(len(GROUPS))])
+    put(folder, "group_id", GROUPS, 1, **values)
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +108,7 @@ def shop(tmp_path_factory):
         brand=rng.choice(["x", "y", "z"], len(ITEMS)).tolist(),
         price=rng.uniform(1, 100, len(ITEMS)).tolist(),
     )
+    put_groups(features / "ali_ccp_user", rng)
     write_manifest(features)
     (dataset / "test").mkdir(parents=True)
     count = 200
@@ -91,6 +118,11 @@ def shop(tmp_path_factory):
         "item_id": [ITEMS[n % len(ITEMS)] for n in range(count)],
         "event_timestamp": pa.array([END - timedelta(hours=n) for n in range(count)], pa.timestamp("us", tz="UTC")),
         "hour": [n % 24 for n in range(count)],
+        "group_id": [GROUPS[n % len(GROUPS)] for n in range(count)],
+        "seen": pa.array([[f"s{n % 5}"] * (n % 3) for n in range(count)], STRINGS),
+        "shelf": [f"row {n % 4}" if n % 7 else None for n in range(count)],
+        "tags": pa.array([None if n % 6 == 0 else [f"t{n % 9}", "t0"][: n % 3] for n in range(count)], STRINGS),
+        "tags_weights": pa.array([None if n % 6 == 0 else [0.5 + n, 3.0][: n % 3] for n in range(count)], FLOATS),
     }
     pq.write_table(pa.table(log), dataset / "test/part-0.parquet")
     write_manifest(dataset)
@@ -99,7 +131,7 @@ def shop(tmp_path_factory):
         config = materialize.MaterializeConfig(dataset="shop", as_of=AS_OF, spec=SPEC, clock="frozen")
         materialize.run(config, features, dataset, bench / "expected")
     table = pq.read_table(bench / "expected" / EXPECTED)
-    columns = columns_from_table(table, [feature.name for feature in SPEC.features])
+    columns = columns_from_table(table, SPEC.raw)
     model = make_model(bench / "model", columns, SPEC)
     tag, _ = bento.build(home, bento.PackageConfig(dataset="shop", clock="frozen"), model, "r")
     return home, tag, model, bench / "expected"
@@ -116,6 +148,8 @@ def test_online_equals_offline_under_the_guard(shop, no_process_left):
     facts = ask(shop)
     assert facts["passed"], facts
     assert facts["gate"]["evidence"]["rows"] > 80
+    # Eight users; an unknown user, group, two unknown items; one without group; nothing but unknown ids.
+    assert facts["gate"]["evidence"]["requests"] == 8 + 3 + 1 + 1
 
 
 @pytest.fixture
@@ -149,6 +183,28 @@ def test_a_store_with_values_of_another_type_is_refused_and_says_why(shop, copy,
     assert facts["gate"]["evidence"]["log"]
 
 
+def test_a_store_with_other_weights_is_refused(shop, copy, no_process_left):
+    """A bag's values with the weights of another group: as many, so that only the scores tell."""
+    table = "shop_ali_ccp_user"
+    keys = f"SELECT entity_key FROM {table} WHERE feature_name = 'f109_14' AND length(value) > 4"
+    other = f"SELECT value FROM {table} WHERE feature_name = 'f109_14_weights' AND entity_key IN ({keys})"
+    damage(
+        copy,
+        f"UPDATE {table} AS old SET value = ({other} AND length(value) = length(old.value) AND value <> old.value) "
+        f"WHERE feature_name = 'f109_14_weights' AND entity_key IN ({keys})",
+    )
+    facts = ask(shop, copy)
+    assert not facts["passed"]
+    assert "online and" in facts["gate"]["reason"]
+
+
+def test_a_store_that_lost_its_groups_is_refused(shop, copy, no_process_left):
+    damage(copy, "DELETE FROM shop_ali_ccp_user")
+    facts = ask(shop, copy)
+    assert not facts["passed"]
+    assert "online and" in facts["gate"]["reason"]
+
+
 def test_a_store_that_lost_its_users_is_refused(shop, copy, no_process_left):
     damage(copy, "DELETE FROM shop_user_profile")
     damage(copy, "DELETE FROM shop_user_activity")
@@ -174,6 +230,8 @@ def test_what_the_service_says_of_ids_and_ages(shop, tmp_path, no_process_left):
         fresh = client.post("/rank", json={"user_id": USERS[0], "item_ids": ["i1"], "context": {"hour": 3}}).json()
         stranger = client.post("/rank", json={"user_id": "nobody", "item_ids": ["i1"]}).json()
         info = client.get("/info").json()
+        grouped = client.post("/rank", json={"user_id": USERS[0], "item_ids": ["i1"], "group_id": GROUPS[0]}).json()
+        other = client.post("/rank", json={"user_id": USERS[0], "item_ids": ["i1"], "group_id": "nobody"}).json()
         bodies = [{"user_id": user, "item_ids": ITEMS, "context": {"hour": 3}} for user in USERS] * 2
         alone = [client.post("/rank", json=body).json() for body in bodies]
         with ThreadPoolExecutor(8) as pool:
@@ -182,5 +240,9 @@ def test_what_the_service_says_of_ids_and_ages(shop, tmp_path, no_process_left):
     assert (stale["unknown_user"], stale["unknown_items"], stale["expired_features"]) == (False, ["new"], 1)
     assert (fresh["unknown_user"], fresh["unknown_items"], fresh["expired_features"]) == (False, [], 0)
     assert stranger["unknown_user"] is True
+    assert [answer["unknown_group"] for answer in (fresh, grouped, other)] == [True, False, True]
+    assert (info["group_id"], info["item_context"]["tags_weights"], info["context"]["seen"]) == (
+        True, "floats", "strings",
+    )  # fmt: skip
     assert info["materialized_as_of"] == AS_OF
     assert datetime.fromisoformat(info["materialized_as_of"]).tzinfo == UTC

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny_model import make_model, reseal
+from tiny_model import make_model, reseal, rows
 
 from components.contracts.artifacts import EXPECTED
 from components.contracts.decision import GateResult
@@ -23,6 +23,7 @@ from components.packaging import smoke_test
 from components.packaging.guard import write_guard
 from components.packaging.process import bento_path
 from components.packaging.smoke_test import Answer, Request, SmokeTestConfig, compare
+from components.scoring.raw import columns_from_table
 from components.scoring.score import Scorer
 
 CONFIG = SmokeTestConfig(dataset="shop")
@@ -106,6 +107,16 @@ def test_unknown_ids_must_be_said():
     assert "unknown_items" in changed(lambda b: b.update(unknown_items=[]), number=1).reason
 
 
+@pytest.mark.parametrize(("said", "passes"), [(True, True), (False, False), (None, False)])
+def test_an_unknown_group_must_be_said(said, passes):
+    requests, answers = good()
+    requests[1] = dataclasses.replace(requests[1], unknown_group=True)
+    answers[1] = dataclasses.replace(answers[1], body={**answers[1].body, "unknown_group": said})
+    gate = compare(requests, answers, TAG)
+    assert gate.passed is passes
+    assert passes or "unknown_group" in gate.reason
+
+
 def test_an_error_answer_is_refused():
     requests, answers = good()
     gate = compare(requests, [Answer(500, {"error": "boom"}), answers[1]], TAG)
@@ -125,6 +136,31 @@ def test_requests_of_the_expected_artifact(model, expected):
     assert set(requests[0].context) == {"position", "hour", "device", "speed", "member"}
     assert requests[-1].unknown_user
     assert requests[-1].context == {}
+
+
+def test_requests_with_bags_and_context_of_items(tmp_path):
+    """Each item's own bag, a missing one as null; offline scores are of the same rows."""
+    scorer = Scorer(make_model(tmp_path / "model", bags=True))
+    tags, weights = [["t1"], [], ["t2", "t3"], None], [[0.5], [], [1.0, 2.0], None]
+    table = {name: pa.array(np.asarray(column[:4]).tolist()) for name, column in rows(seed=3, count=4).items()}
+    for name in ("user_id", "hour", "device", "speed", "member", "position"):
+        table[name] = pa.array([table[name][0].as_py()] * 4)
+    table |= {"request": pa.array([0] * 4), "shown_with": pa.array([["t5", "t1"]] * 4)}
+    table |= {"tags": pa.array(tags), "tags_weights": pa.array(weights)}
+    pq.write_table(pa.table(table), tmp_path / "bags.parquet")
+    request, strangers = smoke_test.expected_requests(scorer, tmp_path / "bags.parquet")
+    body = json.loads(json.dumps(request.body))
+    assert body["context"]["shown_with"] == ["t5", "t1"]
+    assert body["item_context"] == {"tags": tags, "tags_weights": weights}
+    assert (body["group_id"], request.unknown_group) == (None, None)
+    expected = scorer.score(columns_from_table(pa.table(table), scorer.info.spec.raw))
+    np.testing.assert_array_equal(request.pctr, expected.pctr)
+    assert len(set(expected.pctr.tolist())) == 4
+    assert (strangers.item_context, strangers.unknown_group) == ({}, None)
+    less = {name: column for name, column in table.items() if name != "tags_weights"}
+    pq.write_table(pa.table(less), tmp_path / "less.parquet")
+    with pytest.raises(DataError, match="no column tags_weights"):
+        smoke_test.expected_requests(scorer, tmp_path / "less.parquet")
 
 
 def test_an_empty_or_other_file_is_no_evidence(model, expected, tmp_path, home):

@@ -2,10 +2,9 @@ import json
 
 import pytest
 from pydantic import ValidationError
-from tiny_model import CONTEXT_SPEC
 
 from components.contracts.errors import UsageError
-from serving.schemas import BadContext, RankRequest, canonical_id, context_values
+from serving.schemas import RankRequest, canonical_id
 from serving.settings import MAX_ITEMS, Settings
 
 
@@ -29,7 +28,12 @@ def parse(**changes):
 def test_a_request():
     request = parse(context={"hour": 3})
     assert (request.user_id, request.item_ids, request.context) == ("u", ["a", "2"], {"hour": 3})
-    assert parse().context == {}
+    assert (parse().context, parse().item_context, parse().group_id) == ({}, {}, None)
+
+
+def test_a_group_is_an_id_or_nothing():
+    assert [parse(group_id=sent).group_id for sent in ("train-1", 12, None)] == ["train-1", "12", None]
+    assert parse(item_context={"price": [1.5, None]}).item_context == {"price": [1.5, None]}
 
 
 @pytest.mark.parametrize(
@@ -42,6 +46,10 @@ def test_a_request():
         ({"item_ids": "a,b"}, "list"),
         ({"user": "u"}, "Extra"),
         ({"context": []}, "dictionary|object"),
+        ({"group_id": 1.5}, "an id is a non-empty string or an integer, not 1.5"),
+        ({"group_id": ""}, "an id is"),
+        ({"item_context": []}, "dictionary|object"),
+        ({"item_context": {"price": 3}}, "list"),
     ],
 )
 def test_a_request_that_is_none(changes, said):
@@ -51,40 +59,6 @@ def test_a_request_that_is_none(changes, said):
 
 def test_as_many_items_as_allowed():
     assert len(parse(item_ids=list(range(MAX_ITEMS))).item_ids) == MAX_ITEMS
-
-
-def test_context_is_completed_and_position_ignored():
-    values = context_values(CONTEXT_SPEC, {"hour": 5, "speed": 3, "position": "nonsense", "member": None})
-    assert values == {"hour": 5, "device": None, "speed": 3.0, "member": None}
-    assert isinstance(values["speed"], float)
-
-
-def test_unknown_context_lists_the_known():
-    with pytest.raises(BadContext, match="unknown 'daytime', 'hours': this model knows device, hour, member, speed"):
-        context_values(CONTEXT_SPEC, {"hours": 1, "daytime": 2})
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [
-        {"hour": "5"},
-        {"hour": 5.0},
-        {"hour": True},
-        {"device": 5},
-        {"speed": "fast"},
-        {"speed": float("inf")},
-        {"speed": True},
-        {"member": 1},
-        {"member": "true"},
-        {"hour": [5]},
-        {"hour": 2**63},
-        {"hour": 10**400},
-        {"speed": float("nan")},
-    ],
-)
-def test_a_value_of_another_type(sent):
-    with pytest.raises(BadContext, match=f"context '{next(iter(sent))}'"):
-        context_values(CONTEXT_SPEC, sent)
 
 
 def test_settings_outside_a_bento(tmp_path):

@@ -1,11 +1,12 @@
 """The real service: a Bento built from a small model, started, asked over HTTP."""
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import httpx
 import numpy as np
 import pytest
-from tiny_model import AS_OF, make_model
+from tiny_model import AS_OF, make_model, rows
 
 from components.contracts.paths import Home
 from components.packaging import bento, process
@@ -55,6 +56,7 @@ def test_scores_are_the_models_sorted_and_multiplied_exactly(served, rank):
     assert order == sorted(order)
     assert (answer["model_version"], answer["run"], answer["user_id"]) == (tag, "20260110T000000-aaaa", "u1")
     assert (answer["unknown_user"], answer["unknown_items"], answer["expired_features"]) == (False, [], 0)
+    assert answer["unknown_group"] is None
 
 
 def test_missing_context_is_a_missing_value(served, rank):
@@ -96,6 +98,9 @@ def test_integers_are_their_decimals(rank):
         ({"context": {"hours": 5}}, "knows device, hour, member, speed"),
         ({"context": {"hour": "five"}}, "is no int"),
         ({"extra": 1}, "extra"),
+        ({"group_id": 1.5}, "group_id: an id is a non-empty string or an integer, not 1.5"),
+        ({"item_context": {"price": [1, 2, 3]}}, "knows no item_context"),
+        ({"item_context": {"price": 1}}, "item_context.price: Input should be a valid array"),
     ],
 )
 def test_a_bad_request_gets_400_and_a_sentence(rank, body, said):
@@ -134,6 +139,7 @@ def test_info_by_get_and_post(served):
     assert client.post("/info").json() == answer
     assert (answer["model_version"], answer["dataset"], answer["as_of"]) == (tag, "shop", AS_OF)
     assert answer["context"] == {"hour": "int", "device": "string", "speed": "float", "member": "bool"}
+    assert (answer["item_context"], answer["group_id"]) == ({}, False)
     assert (answer["reference_position"], answer["materialized_as_of"]) == (1, None)
     assert answer["features"][:2] == ["user_id", "item_id"]
 
@@ -146,3 +152,65 @@ def test_many_at_once_answer_alike(rank):
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: rank(context=CONTEXT).json(), range(40)))
     assert all(answer == answers[0] for answer in answers)
+
+
+@pytest.fixture(scope="module")
+def bags(tmp_path_factory):
+    """(client, model folder) of a model with a bag of the request and a weighted one of each item."""
+    bench = tmp_path_factory.mktemp("bags")
+    home, model = Home(bench / "home"), make_model(bench / "model", bags=True)
+    tag, _ = bento.build(home, bento.PackageConfig(dataset="shop"), model, "20260110T000000-aaaa")
+    with (
+        process.serving(home, process.bento_path(home, tag), log=bench / "log") as service,
+        httpx.Client(base_url=service.url, timeout=30, trust_env=False) as client,
+    ):
+        yield client, model
+
+
+def test_bags_are_scored_as_offline_each_item_with_its_own(bags):
+    client, model = bags
+    items = [f"i{n}" for n in range(30)]
+    raw = {name: column[np.arange(30)] for name, column in rows(seed=5, bags=True).items()}
+    user, of_request = np.zeros(30, np.int64), ("hour", "device", "speed", "member", "shown_with")
+    raw |= {name: raw[name][user] for name in ("user_id", *of_request)}
+    tags, weights = (lists(raw[name]) for name in ("tags", "tags_weights"))
+    context = {name: np.asarray(raw[name]).tolist()[0] for name in of_request if name != "shown_with"}
+    body = {
+        "user_id": raw["user_id"][0],
+        "item_ids": items,
+        "context": {**context, "shown_with": lists(raw["shown_with"])[0]},
+        "item_context": {"tags": [bag or None for bag in tags], "tags_weights": weights},
+    }
+    answer = client.post("/rank", json=body).json()
+    scores = Scorer(model).score(raw)
+    online = {item["item_id"]: item["pctr"] for item in answer["items"]}
+    assert online == pytest.approx(dict(zip(items, scores.pctr.tolist(), strict=True)), rel=1e-6)
+    assert len({round(value, 9) for value in online.values()}) > 20
+    without = client.post("/rank", json={**body, "item_context": {}}).json()
+    assert without["items"] != answer["items"]
+    # A null, an empty list and nothing at all are the same missing bag.
+    nothing = {"tags": [None, []] * 15, "tags_weights": [[], None] * 15}
+    assert client.post("/rank", json={**body, "item_context": nothing}).json() == without
+
+
+def lists(column):
+    ends = column.offsets.tolist()
+    return [column.values[start:end].tolist() for start, end in pairwise(ends)]
+
+
+def test_a_bad_bag_gets_400_and_a_sentence(bags):
+    def said(**body):
+        answer = bags[0].post("/rank", json={"user_id": "u1", "item_ids": ["i1", "i2"], **body})
+        assert answer.status_code == 400
+        return answer.json()["error"]
+
+    assert "'tags' has 1 values for 2 items" in said(item_context={"tags": [["a"]]})
+    weights = {"tags": [["a"], ["b"]], "tags_weights": [[1], [-1]]}
+    assert "'tags_weights' = [-1] is no list of numbers of zero or more" in said(item_context=weights)
+    assert "send one value for each item in item_context" in said(context={"tags": ["a"]})
+
+
+def test_info_of_bags(bags):
+    answer = bags[0].get("/info").json()
+    assert answer["context"]["shown_with"] == "strings"
+    assert answer["item_context"] == {"tags": "strings", "tags_weights": "floats"}
