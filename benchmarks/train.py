@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from statistics import median
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.interleave import rates, show
+from benchmarks.figures import Figures, Ratios, figure, show
+from benchmarks.interleave import rates
 from components.contracts.spec import Feature, FeatureSpec
 from components.training.config import CANDIDATES, TrainingConfig
 from components.training.data import Rows
@@ -95,9 +97,12 @@ def plain(rows: Rows, sizes: tuple[int, ...]) -> Callable[[], int]:
 
 def main(as_json: bool) -> None:
     torch.set_num_threads(1)
-    found: dict[str, list[float]] = {}
+    figures: Figures = {}
+    ratios: Ratios = {}
     for label, count in TABLES.items():
         rows, sizes = data(count)
-        found |= rates({f"esmm {label}": ours(rows, sizes), f"plain loop {label}": plain(rows, sizes)}, ROUNDS)
-    ratios = {f"train_vs_plain_{label}": (f"esmm {label}", f"plain loop {label}") for label in TABLES}
-    show(f"training, {FIELDS} fields x {DIMENSION}, batch {BATCH}, 1 thread, {ROUNDS} rounds", found, ratios, as_json)
+        found = rates({"esmm": ours(rows, sizes), "plain_loop": plain(rows, sizes)}, ROUNDS)
+        figures |= {f"{name}_{label}_rows_per_s": figure(values) for name, values in found.items()}
+        ratios[f"train_vs_plain_{label}"] = median(found["esmm"]) / median(found["plain_loop"])
+    title = f"training, {FIELDS} fields x {DIMENSION}, batch {BATCH}, 1 thread, {ROUNDS} rounds"
+    show(title, figures, ratios, as_json)

@@ -10,7 +10,7 @@ import click
 
 from components.contracts.errors import EsmmError
 from components.contracts.paths import HOME_VARIABLE, Home
-from pipelines.commands import data, models, run, serve
+from pipelines.commands import bench, data, models, profile, run, serve
 
 
 class Group(click.Group):
@@ -46,8 +46,10 @@ def main(context: click.Context, home: Path) -> None:
 
     \b
     Your own logs:
-      esmm import parquet --log impressions.parquet --map user_id=visitor --map click=is_click \\
+      esmm import log --log impressions.parquet --map user_id=visitor --map click=is_click \\
           --context hour,device --out data/shop
+      esmm import events --impressions shown.csv.gz --clicks clicks.csv --conversions orders.csv \\
+          --timezone Europe/Berlin --out data/shop
       esmm run --data data/shop
 
     Exit codes: 0 a decision was reached (promoted or refused), 1 the data gate closed or a stage failed,
@@ -57,7 +59,7 @@ def main(context: click.Context, home: Path) -> None:
     os.environ[HOME_VARIABLE] = str(context.obj.root)
 
 
-for group in (data, run, models, serve):
+for group in (data, run, profile, models, serve, bench):
     for command in group.COMMANDS:
         main.add_command(command)
 

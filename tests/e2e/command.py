@@ -77,9 +77,25 @@ class Esmm:
         return Esmm(home, self.cwd)
 
 
+@dataclass
+class Served:
+    """A running service. Called with `esmm rank`'s arguments it gives the parsed answer; `ask` posts a body itself."""
+
+    esmm: Esmm
+    url: str
+
+    def __call__(self, *args):
+        return json.loads(self.esmm("rank", "--url", self.url, "--json", *args).stdout)
+
+    def ask(self, body):
+        answer = httpx.post(f"{self.url}/rank", json=body, trust_env=False)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+
 @contextmanager
 def serving(esmm):
-    """`esmm serve` on a free port; yields `rank(*args)`, the parsed answer of `esmm rank`. Leaves no process behind."""
+    """`esmm serve` on a free port; yields it as `Served`. Leaves no process behind."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -101,7 +117,7 @@ def serving(esmm):
                 if httpx.get(f"{url}/readyz", timeout=5, trust_env=False).status_code == 200:
                     break
             time.sleep(0.2)
-        yield lambda *args: json.loads(esmm("rank", "--url", url, "--json", *args).stdout)
+        yield Served(esmm, url)
     finally:
         server.send_signal(signal.SIGINT)
         server.communicate(timeout=60)

@@ -1,0 +1,34 @@
+"""`esmm bench data | train`: ratios in one run against what one would use instead (docs/benchmarks.md)."""
+
+from __future__ import annotations
+
+import click
+
+JSON = click.option("--json", "as_json", is_flag=True, help="One object: figures, ratios, machine.")
+
+
+@click.group()
+def bench() -> None:
+    """Measure this project against what one would use instead, in turns within one run."""
+
+
+@bench.command()
+@JSON
+@click.option("--full", is_flag=True, help="The importer alone on 2,000,000 lines and more, for its peak memory.")
+def data(as_json: bool, full: bool) -> None:
+    """Import against a plain loop, the data gate against the same checks by hand in DuckDB."""
+    from benchmarks.data import main
+
+    main(as_json, full)
+
+
+@bench.command()
+@JSON
+def train(as_json: bool) -> None:
+    """Training against the loop one would write by hand."""
+    from benchmarks.train import main
+
+    main(as_json)
+
+
+COMMANDS = (bench,)
