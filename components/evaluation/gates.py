@@ -178,7 +178,7 @@ def overlap(evidence: Evidence, limits: EvaluationConfig) -> Verdict:
             f"{theirs.kind}, so nobody can say whether it trained on these rows: the gate stays closed"
         )
     # Equal seeds put a user into the same place whatever else the log holds: a longer log needs no new comparison.
-    if ranges.kind == "hash" and ranges.seed != theirs.seed:
+    if ranges.kind in ("hash", "published") and ranges.seed != theirs.seed:
         raise NoEvidence(
             f"no evidence: champion version {champion.version} was split with another hash seed, so nobody can say "
             "whether it trained on these users: the gate stays closed"
@@ -203,12 +203,12 @@ def overlaps(one: tuple[str, str], other: tuple[str, str], ranges: Ranges) -> bo
     """Whether two half-open ranges [start, end) share a point; the end of one may be the start of the other.
 
     Raises:
-        NoEvidence: if a bound is no time (kind "time") or no number (kind "hash"), or a range ends before it starts.
+        NoEvidence: if a bound is no number (kind "hash") or no time (any other kind), or a range ends before it starts.
     """
 
     def bounds(pair: tuple[str, str]) -> tuple[float, float]:
         try:
-            low, high = ((parse_utc(text).timestamp() if ranges.kind == "time" else float(text)) for text in pair)
+            low, high = ((float(text) if ranges.kind == "hash" else parse_utc(text).timestamp()) for text in pair)
         except (UsageError, ValueError):
             raise NoEvidence(
                 f"no evidence: {pair} is no range of kind {ranges.kind!r}: the gate stays closed"

@@ -8,12 +8,14 @@ What happens to a row depends on its time and on its user, never on its label:
     train, gap, valid, test   by time (M = as-of - windows, the end of mature time):
                 test [M - test_days, M], valid the valid_days before, gap one label window before that, train the rest
                 by hash: md5 of seed and user_id, so that a user is in one split only, on any machine
+                as published: test from `test_from` on; before it md5 of seed and user_id says train or valid, no gap
     gap         also: rows that no rule can place, such as a null time; validation quarantines them
 
 Attribution: a click counts if it came no later than the click window after the impression, a conversion if it came no
 later than the conversion window after its click and before as-of. Later ones become 0, their times null. Nothing else
 is repaired: what contradicts itself (a conversion without click, a click before its impression) goes on as it is,
-for validation to see.
+for validation to see. How complete the labels are goes into the manifest under `maturity`, what the importer said of
+its source under `imported`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,6 @@ from __future__ import annotations
 import re
 import shutil
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,19 @@ from components.contracts.dataset import (
     DatasetInfo,
     SplitConfig,
     data_fingerprint,
+    read_imported,
     read_info,
     view_names,
 )
-from components.contracts.errors import DataError, UsageError
+from components.contracts.errors import DataError
 from components.contracts.files import write_manifest
+from components.contracts.quality import MATURITY, Maturity
 from components.contracts.times import format_utc, parse_utc
+from components.ingestion.maturity import maturity
+from components.ingestion.readable import rows_of
+from components.ingestion.splits import TICK, can_be_placed, split_ranges, split_sql
 
-_TICK = timedelta(microseconds=1)
+_JUDGED = ("late_click", "late_conversion", "known_late_click", "known_late_conversion", "fate", "kept")
 _PARTITION = re.compile(r"dt=(\d{4}-\d{2}-\d{2})")
 
 
@@ -75,16 +81,27 @@ def run(config: IngestConfig, impressions: Path, features: Path) -> dict[str, An
     as_of = parse_utc(config.as_of, "as-of")
     if data_fingerprint(folder) != config.fingerprint:
         raise DataError(f"{folder} changed since the run was planned: start the run again")
-    ranges = split_ranges(folder, info, config.split, as_of)
+    ranges = split_ranges(first_event(folder), info, config.split, as_of)
     for path in (impressions, features):
         shutil.rmtree(path, ignore_errors=True)  # what an interrupted attempt left
         path.mkdir(parents=True)
-    facts = _write_impressions(folder, info, ranges, as_of, impressions)
+    rows, complete = _write_impressions(folder, info, config.split, ranges, as_of, impressions)
     counted = _write_features(folder, as_of, features)
     sealed = {"info": info.model_dump(mode="json"), "views": list(counted), "as_of": format_utc(as_of)}
-    write_manifest(impressions, rows=facts["rows"], ranges=ranges.model_dump(mode="json"), **sealed)
+    known: dict[str, Any] = {MATURITY: complete.model_dump(mode="json")}
+    if (imported := read_imported(folder)) is not None:
+        known["imported"] = imported.model_dump(mode="json")
+    placed = {"rows": rows.model_dump(), "ranges": ranges.model_dump(mode="json")}
+    write_manifest(impressions, **placed, **known, **sealed)
     write_manifest(features, rows=counted, **sealed)
-    return {**facts, "ranges": ranges.model_dump(mode="json"), "views": counted, "as_of": format_utc(as_of)}
+    return {
+        **placed,
+        "late_clicks": complete.late_clicks,
+        "late_conversions": complete.late_conversions,
+        "maturity": _short(complete),
+        "views": counted,
+        "as_of": format_utc(as_of),
+    }
 
 
 def first_event(folder: Path) -> datetime:
@@ -105,70 +122,22 @@ def last_event(folder: Path) -> datetime:
 
 def default_as_of(folder: Path) -> str:
     """ISO-8601, one microsecond after the last logged impression: as-of is exclusive."""
-    return format_utc(last_event(folder) + _TICK)
+    return format_utc(last_event(folder) + TICK)
 
 
-def split_ranges(folder: Path, info: DatasetInfo, split: SplitConfig, as_of: datetime) -> Ranges:
-    """Half-open bounds of the splits. The end of test is a microsecond after the last instant that is mature.
-
-    Raises:
-        DataError: if as-of is not after the first event, or the log is too short to be split.
-        UsageError: if days are not positive, or shares leave no training users.
-    """
-    first = first_event(folder)
-    if as_of <= first:
-        raise DataError(
-            f"as-of {format_utc(as_of)} is not after the first logged event {format_utc(first)}: choose a later --as-of"
-        )
-    if split.kind == "hash":
-        valid, test = Decimal(str(split.valid_share)), Decimal(str(split.test_share))
-        if valid <= 0 or test <= 0 or valid + test >= 1:
-            raise UsageError(
-                f"split shares valid {valid} and test {test} must be above 0 and leave training users: "
-                "set them so that their sum is below 1"
-            )
-        edges = [format(edge.normalize(), "f") for edge in (Decimal(0), 1 - valid - test, 1 - test, Decimal(1))]
-        return Ranges(
-            kind="hash",
-            train=(edges[0], edges[1]),
-            valid=(edges[1], edges[2]),
-            test=(edges[2], edges[3]),
-            seed=split.seed,
-        )
-    if split.valid_days <= 0 or split.test_days <= 0:
-        raise UsageError(f"valid_days {split.valid_days} and test_days {split.test_days} must be above 0")
-    window = timedelta(seconds=info.label_window_seconds)
-    mature = as_of - window
-    test_start = mature - timedelta(days=split.test_days)
-    valid_start = test_start - timedelta(days=split.valid_days)
-    train_end = valid_start - window
-    if train_end <= first:
-        needed = 2 * window + timedelta(days=split.test_days + split.valid_days)
-        raise DataError(
-            f"the log covers {format_utc(first)} to as-of {format_utc(as_of)}, but {split.test_days:g} test days, "
-            f"{split.valid_days:g} validation days and two label windows take {_days(needed)} before any training day: "
-            "bring more days, set fewer test and validation days, or split by hash"
-        )
-    end = mature + _TICK if window else mature
-    return Ranges(
-        kind="time",
-        train=(format_utc(first), format_utc(train_end)),
-        valid=(format_utc(valid_start), format_utc(test_start)),
-        test=(format_utc(test_start), format_utc(end)),
-        seed=split.seed,
-    )
-
-
-def _write_impressions(folder: Path, info: DatasetInfo, ranges: Ranges, as_of: datetime, out: Path) -> dict[str, Any]:
-    days = _partitions(folder)
+def _write_impressions(
+    folder: Path, info: DatasetInfo, split: SplitConfig, ranges: Ranges, as_of: datetime, out: Path
+) -> tuple[Rows, Maturity]:
     with duck.connect() as db:
-        source = duck.parquet([file for files in days.values() for file in files], partitioned=True)
+        source = duck.parquet(_files(folder), partitioned=True)
         have = duck.types(db, source)
-        db.execute(f"CREATE VIEW placed AS {_placed(source, have, info, ranges, as_of)}")
+        db.execute(f"CREATE VIEW placed AS {_placed(source, have, info, split_sql(have, ranges, split), as_of)}")
         fates = dict(db.execute("SELECT fate, count(*) FROM placed GROUP BY fate").fetchall())
-        late = db.execute("SELECT count_if(late_click), count_if(late_conversion) FROM placed WHERE kept").fetchone()
+        late = db.execute(
+            "SELECT count_if(known_late_click), count_if(known_late_conversion) FROM placed WHERE kept"
+        ).fetchone()
         rows = Rows(total=sum(fates.values()), **fates)
-        if _can_be_placed(have, ranges):
+        if can_be_placed(have, ranges):
             _check_splits(folder, rows)
         order = [column for column in (c.EVENT_TIMESTAMP, *c.IDS) if column in have]
         kept = db.execute("SELECT DISTINCT dt FROM placed WHERE kept ORDER BY dt").fetchall()
@@ -176,19 +145,20 @@ def _write_impressions(folder: Path, info: DatasetInfo, ranges: Ranges, as_of: d
             part = out / f"{c.PARTITION}={day}"
             part.mkdir()
             db.execute(
-                f"COPY (SELECT * EXCLUDE (fate, kept, late_click, late_conversion, dt), fate AS {c.SPLIT} FROM placed "
+                f"COPY (SELECT * EXCLUDE ({', '.join(_JUDGED)}, dt), fate AS {c.SPLIT} FROM placed "
                 f"WHERE kept AND dt = {duck.text(day)} ORDER BY {', '.join(order) or '1'}) "
                 f"TO {duck.text(part / 'part-0.parquet')} (FORMAT parquet, COMPRESSION snappy)"
             )
-    return {"rows": rows.model_dump(), "late_clicks": late[0], "late_conversions": late[1]}
+        complete = maturity(db, info, _timed(have) and _labels_readable(have), as_of, late)
+    return rows, complete
 
 
-def _placed(source: str, have: dict[str, str], info: DatasetInfo, ranges: Ranges, as_of: datetime) -> str:
-    """The log with labels attributed, + late_click, late_conversion, fate (split or why not) and kept."""
+def _placed(source: str, have: dict[str, str], info: DatasetInfo, split: str, as_of: datetime) -> str:
+    """The log with labels attributed, and the columns _JUDGED: fate is `split`'s SQL, or why there is no split."""
     event = duck.name(c.EVENT_TIMESTAMP)
-    timed = have.get(c.EVENT_TIMESTAMP) == duck.TIME
+    timed = _timed(have)
     window = f"to_microseconds({round(info.label_window_seconds * 1e6)})"
-    late_click, late_conversion, replaced = "false", "false", ""
+    late_click, late_conversion, known, replaced = "false", "false", ("false", "false"), ""
     if info.has_label_times and timed and _labels_readable(have):
         late_click = f"""coalesce({c.CLICK} = 1 AND {c.CLICK_TIMESTAMP}
             > {event} + to_microseconds({round(info.click_window_seconds * 1e6)}), false)"""
@@ -204,6 +174,12 @@ def _placed(source: str, have: dict[str, str], info: DatasetInfo, ranges: Ranges
         )
         replaced = ", ".join(f"CASE WHEN {late} THEN {value} ELSE {name} END AS {name}" for name, late, value in pairs)
         replaced = f"REPLACE ({replaced})"
+        # What is late and after as-of is a negative too, but nobody knows of it yet.
+        now = duck.instant(as_of)
+        known = (
+            f"late_click AND {c.CLICK_TIMESTAMP} < {now}",
+            f"late_conversion AND coalesce({c.CONVERSION_TIMESTAMP} < {now}, true)",
+        )
     visible = (
         f"coalesce({event}, dt::DATE::TIMESTAMP AT TIME ZONE 'UTC')"
         if timed
@@ -221,32 +197,14 @@ def _placed(source: str, have: dict[str, str], info: DatasetInfo, ranges: Ranges
         WITH judged AS (
             SELECT *, {late_click} AS late_click, {late_conversion} AS late_conversion,
                 CASE WHEN {visible} >= {duck.instant(as_of)} THEN 'invisible' WHEN NOT {mature} THEN 'immature'
-                    ELSE {_split(have, ranges)} END AS fate
+                    ELSE {split} END AS fate
             FROM {source})
-        SELECT * {replaced}, fate NOT IN ('invisible', 'immature') AS kept FROM judged"""
+        SELECT * {replaced}, {known[0]} AS known_late_click, {known[1]} AS known_late_conversion,
+            fate NOT IN ('invisible', 'immature') AS kept
+        FROM judged"""
 
 
-def _split(have: dict[str, str], ranges: Ranges) -> str:
-    """SQL for the split of a visible, mature row; `gap` where no rule can place it."""
-    if not _can_be_placed(have, ranges):
-        return f"'{c.GAP}'"
-    parts = (ranges.train, c.TRAIN), (ranges.valid, c.VALID), (ranges.test, c.TEST)
-    if ranges.kind == "hash":
-        # 52 bits of md5: a uniform number that any machine, language and version computes alike.
-        digits = f"substr(md5('{ranges.seed}:' || {duck.name(c.USER_ID)}), 1, 13)"
-        place, bounds = f"(('0x' || {digits})::BIGINT / {2**52}::DOUBLE)", [(*r, s) for r, s in parts]
-    else:
-        # Training reaches back without end: a clock that is wrong by years is for validation to notice.
-        place = duck.name(c.EVENT_TIMESTAMP)
-        bounds = [(duck.instant(parse_utc(r[0])), duck.instant(parse_utc(r[1])), s) for r, s in parts]
-        bounds[0] = ("'-infinity'::TIMESTAMPTZ", *bounds[0][1:])
-    cases = " ".join(f"WHEN {place} >= {low} AND {place} < {high} THEN '{split}'" for low, high, split in bounds)
-    return f"CASE {cases} ELSE '{c.GAP}' END"
-
-
-def _can_be_placed(have: dict[str, str], ranges: Ranges) -> bool:
-    if ranges.kind == "hash":
-        return have.get(c.USER_ID) == "VARCHAR"
+def _timed(have: dict[str, str]) -> bool:
     return have.get(c.EVENT_TIMESTAMP) == duck.TIME
 
 
@@ -271,14 +229,16 @@ def _write_features(folder: Path, as_of: datetime, out: Path) -> dict[str, int]:
     counted = {}
     with duck.connect() as db:
         for view in view_names(folder):
-            source = duck.parquet(sorted((folder / FEATURES / view).glob("*.parquet")))
+            files = sorted((folder / FEATURES / view).glob("*.parquet"))
+            rows_of(files)
+            source = duck.parquet(files)
             have = duck.types(db, source)
-            entity = next((column for column in (c.USER_ID, c.ITEM_ID) if column in have), None)
+            entity = next((column for column in (c.GROUP_ID, c.USER_ID, c.ITEM_ID) if column in have), None)
             if entity is None or {have.get(c.EVENT_TIMESTAMP), have.get(c.CREATED_TIMESTAMP)} != {duck.TIME}:
                 found = ", ".join(f"{column} {kind}" for column, kind in have.items())
                 raise DataError(
-                    f"feature table {folder / FEATURES / view} needs user_id or item_id, and event_timestamp and "
-                    f"created as UTC timestamps (it has {found}): import it again"
+                    f"feature table {folder / FEATURES / view} needs user_id, item_id or group_id, and event_timestamp "
+                    f"and created as UTC timestamps (it has {found}): import it again"
                 )
             path = out / view / "part-0.parquet"
             path.parent.mkdir()
@@ -290,34 +250,41 @@ def _write_features(folder: Path, as_of: datetime, out: Path) -> dict[str, int]:
     return counted
 
 
-def _partitions(folder: Path) -> dict[str, list[Path]]:
-    """Date -> its files, both in order."""
-    days: dict[str, list[Path]] = {}
-    for file in sorted((folder / LOG).glob("dt=*/*.parquet")):
+def _files(folder: Path) -> list[Path]:
+    """The log's files in order, each whole and in a partition that is a date."""
+    files = sorted((folder / LOG).glob("dt=*/*.parquet"))
+    for file in files:
         match = _PARTITION.fullmatch(file.parent.name)
         try:
             datetime.fromisoformat(match[1] if match else "")
         except ValueError:
             raise DataError(f"{file.parent} is no partition of a day: name it dt=YYYY-MM-DD") from None
-        days.setdefault(file.parent.name.removeprefix("dt="), []).append(file)
-    return days
+    rows_of(files)
+    return files
 
 
 def _bounds(folder: Path) -> tuple[datetime, datetime]:
     read_info(folder)
-    days = _partitions(folder)
-    midnights = [datetime.fromisoformat(day).replace(tzinfo=UTC) for day in days]
+    files = _files(folder)
     with duck.connect() as db:
-        source = duck.parquet([file for files in days.values() for file in files], partitioned=True)
-        if duck.types(db, source).get(c.EVENT_TIMESTAMP) == duck.TIME:
+        source = duck.parquet(files, partitioned=True)
+        if _timed(duck.types(db, source)):
             found = db.execute(
                 f"SELECT min({c.EVENT_TIMESTAMP}), max({c.EVENT_TIMESTAMP}) FROM {source} "
                 f"WHERE {c.EVENT_TIMESTAMP}::DATE = dt::DATE"
             ).fetchone()
             if found[0] is not None:
                 return found[0].astimezone(UTC), found[1].astimezone(UTC)
-    return midnights[0], midnights[-1] + timedelta(days=1) - _TICK
+    days = [datetime.fromisoformat(file.parent.name.removeprefix("dt=")).replace(tzinfo=UTC) for file in files]
+    return min(days), max(days) + timedelta(days=1) - TICK
 
 
-def _days(span: timedelta) -> str:
-    return f"{span / timedelta(days=1):.1f} days"
+def _short(complete: Maturity) -> dict[str, Any]:
+    """The line of the run record; all of it is in the manifest."""
+    return {
+        "immature": sum(day.immature for day in complete.days),
+        "conversions": sum(day.conversions for day in complete.days),
+        "to_come": round(sum(day.to_come for day in complete.days), 1),
+        "share_to_come": complete.share_to_come,
+        "basis": complete.basis,
+    }

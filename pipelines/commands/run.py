@@ -21,6 +21,11 @@ from pipelines import summary
 @click.option("--recipe", default="", help="Named config; default: the one the dataset names.")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change one value: --set training.seed=7")
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="JSON file of values to change.")
+@click.option(
+    "--reference",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Accepted profile of an earlier run that drift is judged against: esmm profile accept makes one.",
+)
 @click.option("--as-of", default="", help="UTC time; nothing later is seen. Default: just after the last logged event.")
 @click.option("--pipeline", type=click.Path(dir_okay=False, path_type=Path), help="Run this compiled IR instead.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, all else on stderr.")
@@ -31,6 +36,7 @@ def run(
     recipe: str,
     sets: tuple[str, ...],
     config: Path | None,
+    reference: Path | None,
     as_of: str,
     pipeline: Path | None,
     as_json: bool,
@@ -41,6 +47,8 @@ def run(
     from pipelines.request import request_of
 
     changes = recipes.merge(_config(config), recipes.parse_sets(sets))
+    if reference is not None:
+        changes["reference"] = str(reference.resolve())
     if pipeline is not None and not pipeline.is_file():
         raise UsageError(f"{pipeline} does not exist: write it with `esmm compile --out {pipeline}`")
     overrides = json.dumps(changes, sort_keys=True)
@@ -90,18 +98,28 @@ def compile_(out: Path, image: str) -> None:
     click.echo(f"wrote {out}")
 
 
+def chosen_run(home: Home, run: str | None) -> Path:
+    """Folder of the named run, or of the latest.
+
+    Raises:
+        DataError: there is none yet.
+        UsageError: there is no such one.
+    """
+    runs = sorted(path.name for path in home.runs.glob("*") if path.is_dir())
+    if not runs:
+        raise DataError(f"{home.runs} holds no run yet: start one with `esmm run`")
+    if run is not None and run not in runs:
+        raise UsageError(f"there is no run {run!r} in {home.runs}: the latest is {runs[-1]}")
+    return home.runs / (run or runs[-1])
+
+
 @click.command()
 @click.argument("run", required=False)
 @click.option("--open", "open_", is_flag=True, help="Open it in the browser.")
 @click.pass_obj
 def report(home: Home, run: str | None, open_: bool) -> None:
     """Print where the report of RUN (default: the latest) lies."""
-    runs = sorted(path.name for path in home.runs.glob("*") if path.is_dir())
-    if not runs:
-        raise DataError(f"{home.runs} holds no run yet: start one with `esmm run`")
-    if run is not None and run not in runs:
-        raise UsageError(f"there is no run {run!r} in {home.runs}: the latest is {runs[-1]}")
-    folder = home.runs / (run or runs[-1])
+    folder = chosen_run(home, run)
     page = next((folder / n for n in ("report.html", "validation.html") if (folder / n).is_file()), None)
     if page is None:
         raise DataError(f"run {folder.name} ended before it had a report: see {folder / 'record.json'}")

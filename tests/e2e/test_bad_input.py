@@ -68,7 +68,7 @@ def table(**changes):
 )
 def test_columns_of_a_wrong_type(esmm, tmp_path, changes, words):
     pq.write_table(table(**changes), tmp_path / "log.parquet")
-    done = esmm("import", "parquet", "--log", tmp_path / "log.parquet", "--out", tmp_path / "out", code=1)
+    done = esmm("import", "log", "--log", tmp_path / "log.parquet", "--out", tmp_path / "out", code=1)
     says(done, *words)
     assert not (tmp_path / "out").exists()
 
@@ -76,7 +76,7 @@ def test_columns_of_a_wrong_type(esmm, tmp_path, changes, words):
 def test_a_column_that_is_not_there(esmm, tmp_path):
     pq.write_table(table(), tmp_path / "log.parquet")
     log = ("--log", tmp_path / "log.parquet", "--out", tmp_path / "out")
-    done = esmm("import", "parquet", *log, "--map", "user_id=visitor", code=1)
+    done = esmm("import", "log", *log, "--map", "user_id=visitor", code=1)
     says(done, "visitor")
     assert not (tmp_path / "out").exists()
 
@@ -84,7 +84,7 @@ def test_a_column_that_is_not_there(esmm, tmp_path):
 def test_a_context_column_named_like_a_label(esmm, tmp_path):
     pq.write_table(table(is_click=[0, 1]), tmp_path / "log.parquet")
     log = ("--log", tmp_path / "log.parquet", "--out", tmp_path / "out")
-    says(esmm("import", "parquet", *log, "--context", "is_click", code=2), "is_click", "label")
+    says(esmm("import", "log", *log, "--context", "is_click", code=2), "is_click", "label")
 
 
 def test_nothing_to_serve_yet(esmm):

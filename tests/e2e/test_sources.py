@@ -4,6 +4,7 @@ import csv
 import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -90,7 +91,7 @@ MAP = [
 
 def test_a_log_without_feature_tables(log, tmp_path):
     esmm = Esmm(tmp_path / "home", tmp_path)
-    esmm("import", "parquet", "--log", log, *MAP, "--context", "hour,device", "--out", tmp_path / "data")
+    esmm("import", "log", "--log", log, *MAP, "--context", "hour,device", "--out", tmp_path / "data")
     result = esmm.run(tmp_path / "data", "--set", 'candidates=["esmm"]')
     assert result["promoted"], result["reasons"]
     with serving(esmm) as rank:
@@ -113,7 +114,7 @@ def test_a_log_with_feature_tables_goes_through_feast(log, tmp_path):
     pq.write_table(profiles, tmp_path / "profiles.parquet")
     esmm = Esmm(tmp_path / "home", tmp_path)
     features = ("--features", f"user_profile={tmp_path / 'profiles.parquet'}")
-    esmm("import", "parquet", "--log", log, *MAP, "--context", "hour,device", *features, "--out", tmp_path / "data")
+    esmm("import", "log", "--log", log, *MAP, "--context", "hour,device", *features, "--out", tmp_path / "data")
     result = esmm.run(tmp_path / "data", "--set", 'candidates=["esmm"]')
     assert result["promoted"], result["reasons"]
     assert "segment" in esmm.record(result)["stages"]["plan"]["facts"]["features"]
@@ -121,3 +122,38 @@ def test_a_log_with_feature_tables_goes_through_feast(log, tmp_path):
         answer = rank("--user", "7", "--items", "sku3,sku4", "--context", "hour=3")
         assert not answer["unknown_user"]
         assert rank("--user", "nobody", "--items", "sku3")["unknown_user"]
+
+
+def test_three_streams_as_csv(log, tmp_path):
+    """Impressions, clicks and orders of the same log, with local times and no common id, to a decision."""
+    rows = pq.read_table(log).to_pylist()
+    zone = ZoneInfo("Europe/Berlin")
+    written = {name: (tmp_path / f"{name}.csv").open("w", newline="") for name in ("shown", "clicks", "orders")}
+    writers = {name: csv.writer(file) for name, file in written.items()}
+    writers["shown"].writerow(["visitor", "item_id", "event_timestamp", "hour", "device"])
+    for name in ("clicks", "orders"):
+        writers[name].writerow(["user_id", "item_id", "event_timestamp"])
+    for row in rows:
+        at = row["shown_at"].to_pydatetime().astimezone(zone).replace(tzinfo=None)
+        writers["shown"].writerow([row["visitor"], row["sku"], at.isoformat(" "), row["hour"], row["device"]])
+        if row["is_click"]:
+            writers["clicks"].writerow([row["visitor"], row["sku"], (at + timedelta(seconds=5)).isoformat(" ")])
+        if row["is_sale"]:
+            writers["orders"].writerow([row["visitor"], row["sku"], (at + timedelta(seconds=9)).isoformat(" ")])
+    writers["shown"].writerow(["7", "sku3", "yesterday", 1, "ios"])
+    for file in written.values():
+        file.close()
+    esmm = Esmm(tmp_path / "home", tmp_path)
+    streams = ("--impressions", tmp_path / "shown.csv", "--clicks", tmp_path / "clicks.csv")
+    streams += ("--conversions", tmp_path / "orders.csv", "--map-impressions", "user_id=visitor")
+    windows = ("--click-window", 600, "--conversion-window", 36000, "--timezone", "Europe/Berlin")
+    done = esmm("import", "events", *streams, *windows, "--context", "hour,device", "--out", tmp_path / "data")
+    clicks, sales = sum(row["is_click"] for row in rows), sum(row["is_sale"] for row in rows)
+    assert f"rows 40000, clicks {clicks}, conversions {sales}, clicks_unmatched 0" in done.stdout
+    assert "TIME 1" in done.stderr
+    result = esmm.run(tmp_path / "data", "--set", 'candidates=["esmm"]')
+    assert result["promoted"], result["reasons"]
+    maturity = esmm.record(result)["stages"]["ingest"]["facts"]["maturity"]
+    assert maturity["immature"] > 0
+    # A sale comes nine seconds after its impression, so nearly all are known.
+    assert 0 <= maturity["to_come"] < 5

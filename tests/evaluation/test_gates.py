@@ -219,6 +219,25 @@ def test_hash_splits_compare_only_with_the_same_seed(against: Evidence) -> None:
     assert not wider.passed
 
 
+def test_published_splits_compare_by_time_and_only_with_the_same_seed(against: Evidence) -> None:
+    """Train and validation of a published split share the time before the test; users tell them apart, by the seed."""
+
+    def put(theirs: Ranges) -> Change:
+        return lambda found: champion_info(ranges=theirs)(replace(found, ranges=ours))
+
+    before, test = ("2026-01-01", "2026-01-13"), ("2026-01-13", "2026-01-16")
+    ours = Ranges(kind="published", train=before, valid=before, test=test, seed=7)
+    assert result(put(ours)(against), "overlap").passed
+    longer = ours.model_copy(update={"train": ("2026-01-01", "2026-01-14")})
+    assert "training range" in result(put(longer)(against), "overlap").reason
+    assert not result(put(longer)(against), "overlap").passed
+    for other in (ours.model_copy(update={"seed": 8}), ours.model_copy(update={"kind": "time"})):
+        assert "nobody can say" in result(put(other)(against), "overlap").reason
+        assert not result(put(other)(against), "overlap").passed
+    timeless = ours.model_copy(update={"train": ("0", "0.5")})
+    assert "no evidence" in result(put(timeless)(against), "overlap").reason
+
+
 def test_empty_ranges_overlap_nothing() -> None:
     assert not overlaps(("2026-01-14", "2026-01-14"), ("2026-01-13", "2026-01-16"), RANGE)
     assert not overlaps(("0.5", "0.5"), ("0.0", "1.0"), HASHED)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ingestion.conftest import SCHEMA
+from ingestion.runs import AS_OF, DAY, HOUR, START, TICK, Write, ingest, spread, written
 
 from components.contracts.artifacts import Ranges, Rows
 from components.contracts.dataset import SplitConfig, data_fingerprint, read_info
@@ -20,40 +21,11 @@ from components.contracts.files import read_manifest
 from components.ingestion.ingest import IngestConfig, default_as_of, first_event, last_event, run
 from components.ingestion.sources.simulator_world import SimulatorConfig
 
-START = datetime(2026, 3, 1, tzinfo=UTC)
-AS_OF = START + timedelta(days=10)
-HOUR, DAY, TICK = timedelta(hours=1), timedelta(days=1), timedelta(microseconds=1)
 MATURE = AS_OF - HOUR - DAY
 """With a click window of an hour and a conversion window of a day."""
 TEST, VALID = MATURE - DAY, MATURE - 2 * DAY
 TRAIN_END = VALID - HOUR - DAY
 UTC_US = pa.timestamp("us", tz="UTC")
-
-Write = Callable[..., Path]
-
-
-def ingest(data: Path, as_of: datetime | str = AS_OF, out: str = "out", split: SplitConfig | None = None) -> Path:
-    text = as_of if isinstance(as_of, str) else as_of.isoformat()
-    config = IngestConfig(
-        data=str(data), fingerprint=data_fingerprint(data), as_of=text, split=split or read_info(data).split
-    )
-    folder = data.parent / out
-    run(config, folder / "impressions", folder / "features")
-    return folder
-
-
-def written(folder: Path) -> dict[str, dict[str, Any]]:
-    """Impression id -> row."""
-    rows = []
-    for file in sorted((folder / "impressions").glob("dt=*/*.parquet")):
-        day = file.parent.name[3:]
-        rows += [row | {"dt": day} for row in pq.read_table(str(file), partitioning=None).to_pylist()]
-    return {row["impression_id"]: row for row in rows}
-
-
-def spread(**changes: Any) -> list[dict[str, Any]]:
-    """One row every six hours over the ten days, so that every split has some."""
-    return [{"impression_id": f"s{n}", "event_timestamp": START + n * 6 * HOUR} | changes for n in range(40)]
 
 
 def test_labels_by_hand(write_dataset: Write) -> None:
@@ -216,7 +188,7 @@ def test_features_not_yet_known_are_invisible(write_dataset: Write) -> None:
 
 def test_a_feature_table_without_times_is_refused(write_dataset: Write) -> None:
     data = write_dataset(spread(), views={"item_profile": pa.table({"item_id": ["a"], "price": [1.0]})})
-    with pytest.raises(DataError, match=r"item_profile needs user_id or item_id, and event_timestamp and created"):
+    with pytest.raises(DataError, match=r"item_profile needs user_id, item_id or group_id, and event_timestamp and"):
         ingest(data)
 
 
@@ -273,6 +245,74 @@ def test_hash_split_is_by_user_and_the_same_everywhere(write_dataset: Write) -> 
     assert manifest["ranges"]["train"] == ["0", "0.5"]
     assert manifest["ranges"]["test"] == ["0.7", "1"]
     assert manifest["ranges"]["seed"] == 7
+
+
+def test_groups_and_bags_are_carried_through(write_dataset: Write) -> None:
+    schema = pa.schema(
+        [
+            ("impression_id", pa.string()), ("user_id", pa.string()), ("item_id", pa.string()),
+            ("group_id", pa.string()), ("event_timestamp", UTC_US), ("click", pa.int64()), ("conversion", pa.int64()),
+            ("words", pa.list_(pa.string())), ("words_weights", pa.list_(pa.float64())),
+        ]
+    )  # fmt: skip
+    bag = {"group_id": "g1", "words": ["a", "b"], "words_weights": [0.5, 1.0]}
+    none = {"group_id": "g2", "words": None, "words_weights": []}
+    view = pa.table(
+        {
+            "group_id": ["g2", "g1"], "event_timestamp": pa.array([START, START], UTC_US),
+            "created": pa.array([START, AS_OF], UTC_US), "tags": [["x"], []],
+        }
+    )  # fmt: skip
+    rows = [row | (none if n % 2 else bag) for n, row in enumerate(spread())]
+    folder = ingest(write_dataset(rows, schema=schema, views={"groups": view}))
+    assert {name: written(folder)["s0"][name] for name in bag} == bag
+    assert {name: written(folder)["s1"][name] for name in none} == none
+    table = pq.read_table(folder / "features" / "groups" / "part-0.parquet")
+    assert table.to_pylist() == [{"group_id": "g2", "event_timestamp": START, "created": START, "tags": ["x"]}]
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("ns", tz="UTC"), pa.timestamp("ns"), pa.timestamp("us")])
+def test_times_of_another_type_are_for_validation_to_refuse(write_dataset: Write, kind: pa.DataType) -> None:
+    """A dataset's own files hold UTC microseconds. Other times are left as they are, and place no row."""
+    schema = pa.schema([field if field.name != "event_timestamp" else ("event_timestamp", kind) for field in SCHEMA])
+    naive = [row | {"event_timestamp": row["event_timestamp"].replace(tzinfo=None)} for row in spread()]
+    folder = ingest(write_dataset(naive if kind.tz is None else spread(), schema=schema))
+    rows = read_manifest(folder / "impressions")["rows"]
+    assert (rows["gap"], rows["train"], rows["test"]) == (40, 0, 0)
+    file = next((folder / "impressions").glob("dt=*/*.parquet"))
+    assert pq.read_schema(file).field("event_timestamp").type != UTC_US
+
+
+def test_another_zone_is_the_same_instant(write_dataset: Write) -> None:
+    """An Arrow timestamp with a zone is an instant; the zone is how to show it. It leaves ingestion as UTC."""
+    berlin = pa.timestamp("us", tz="Europe/Berlin")
+    schema = pa.schema([field if field.name != "event_timestamp" else ("event_timestamp", berlin) for field in SCHEMA])
+    ours, theirs = (
+        ingest(write_dataset(spread(), name="a"), out="o1"),
+        ingest(write_dataset(spread(), name="b", schema=schema), out="o2"),
+    )
+    assert written(ours) == written(theirs)
+    assert read_manifest(ours / "impressions")["files"] == read_manifest(theirs / "impressions")["files"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.6])
+def test_a_file_cut_short_is_named_and_nothing_is_written(write_dataset: Write, share: float) -> None:
+    view = pa.table(
+        {"item_id": ["a"], "event_timestamp": pa.array([START], UTC_US), "created": pa.array([START], UTC_US)}
+    )
+    data = write_dataset(spread(), views={"item_profile": view})
+    for file in (
+        data / "log" / "dt=2026-03-04" / "part-0.parquet",
+        data / "features" / "item_profile" / "part-0.parquet",
+    ):
+        whole = file.read_bytes()
+        file.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(DataError, match=rf"{file} cannot be read as Parquet .*cut short, damaged.*write it again"):
+            ingest(data)
+        file.write_bytes(whole)
+    (data / "log" / "dt=2026-03-04" / "part-0.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        default_as_of(data)
 
 
 def test_same_inputs_same_bytes_in_order(small_shop: tuple[SimulatorConfig, Path], tmp_path: Path) -> None:
@@ -376,7 +416,7 @@ def test_a_broken_file_or_partition_is_one_sentence(write_dataset: Write) -> Non
     data = write_dataset(spread())
     broken = data / "log" / "dt=2026-03-01" / "more.parquet"
     broken.write_bytes(b"no parquet at all")
-    with pytest.raises(DataError, match=r"cannot be read .*more\.parquet") as error:
+    with pytest.raises(DataError, match=r"more\.parquet cannot be read as Parquet .*: it was cut short") as error:
         ingest(data)
     assert "\n" not in str(error.value)
     broken.unlink()

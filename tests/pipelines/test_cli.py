@@ -8,7 +8,7 @@ import pytest
 
 from components.contracts.errors import UsageError
 from pipelines.cli import main
-from pipelines.commands.data import pairs
+from pipelines.commands.arguments import pairs
 
 
 def leaves(group=main, path=()):
@@ -22,7 +22,17 @@ def leaves(group=main, path=()):
 def test_the_commands_of_the_design_exist():
     names = {name for name, _ in leaves()}
     assert names >= {
-        *("simulate", "import parquet", "import hillstrom", "run", "compile", "materialize", "models list"),
+        *(
+            "simulate",
+            "import log",
+            "import events",
+            "import ali-ccp",
+            "import hillstrom",
+            "run",
+            "compile",
+            "materialize",
+            "models list",
+        ),
         *("models promote", "models rollback", "serve", "rank", "report", "prune"),
     }
 

@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.contracts.dataset import data_fingerprint, read_info, view_names
+from components.contracts.dataset import data_fingerprint, read_imported, read_info, view_names
 from components.contracts.errors import DataError, EsmmError, FeatureSpecError, UsageError
 from components.contracts.files import read_manifest
 from components.ingestion.ingest import IngestConfig, default_as_of, run
-from components.ingestion.sources.tables import import_tables
+from components.ingestion.sources.importing import ImportOptions
+from components.ingestion.sources.joined import import_log
 
 START = datetime(2026, 5, 1, 10, tzinfo=UTC)
 UTC_US = pa.timestamp("us", tz="UTC")
@@ -47,12 +48,11 @@ def bring(tmp_path: Path) -> Callable[..., tuple[Path, dict[str, Any]]]:
         source = tmp_path / "log.parquet"
         if table is not None:
             pq.write_table(table, source)
-        arguments: dict[str, Any] = {
-            "log": source, "mapping": MAP, "context": ["device"], "features": {},
-            "out": tmp_path / "out", "name": "mine",
-        }  # fmt: skip
-        arguments |= changes
-        return arguments["out"], import_tables(**arguments)
+        given: dict[str, Any] = {"context": ["device"], "out": tmp_path / "out", "name": "mine"} | changes
+        path, mapping = given.pop("log", source), given.pop("mapping", MAP)
+        if not isinstance(given["context"], dict):
+            given["context"] = dict.fromkeys(given["context"])
+        return given["out"], import_log(path, mapping, ImportOptions(**given))
 
     return call
 
@@ -174,7 +174,7 @@ def test_label_times_and_windows(bring: Bring, tmp_path: Path) -> None:
     assert (read_info(out).click_window_seconds, read_info(out).conversion_window_seconds) == (3600, 86400)
     assert "Windows not given" in " ".join(facts["notes"])
     with pytest.raises(UsageError, match="above 0"):
-        bring(table, click_window_seconds=0, conversion_window_seconds=60)
+        bring(table, out=tmp_path / "none", click_window_seconds=0, conversion_window_seconds=60)
     out, facts = bring(table, out=tmp_path / "other", click_window_seconds=60, conversion_window_seconds=120)
     assert (read_info(out).has_label_times, read_info(out).label_window_seconds) == (True, 180)
     assert facts["has_label_times"]
@@ -214,6 +214,20 @@ def test_feature_views(bring: Bring, tmp_path: Path) -> None:
     assert any("1 rows without user_id or event_timestamp" in note for note in facts["notes"])
 
 
+def test_a_view_keyed_by_group(bring: Bring, tmp_path: Path) -> None:
+    view = pa.table(
+        {
+            "group_id": [7], "event_timestamp": pa.array([START], UTC_US), "words": [["x"]],
+            "words_weights": pa.array([[0.5]], pa.list_(pa.float32())),
+        }
+    )  # fmt: skip
+    pq.write_table(view, tmp_path / "view.parquet")
+    out, facts = bring(log(), features={"groups": tmp_path / "view.parquet"})
+    assert facts["views"] == {"groups": 1}
+    row = pq.read_table(out / "features" / "groups" / "part-0.parquet").to_pylist()[0]
+    assert (row["group_id"], row["words"], row["words_weights"]) == ("7", ["x"], [0.5])
+
+
 N = 4
 TIMES = pa.array([START] * N, UTC_US)
 REFUSED: list[tuple[str, dict[str, Any], dict[str, Any], type[EsmmError], str]] = [
@@ -238,12 +252,28 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, Any], type[EsmmError], str]] 
     ("epoch times", {"at": [1_700_000_000] * N}, {}, DataError, r"is BIGINT and no timestamp"),
     ("no time at all", {"at": pa.array([None] * N, UTC_US)}, {}, DataError, r"no row has a event_timestamp"),
     (
-        "list context",
-        {"device": [["a"]] * N},
+        "context of lists of numbers that weigh nothing",
+        {"device": [[1.5]] * N},
         {},
         DataError,
-        r"'device', mapped to device, is VARCHAR\[\], which no feature",
+        r"'device', mapped to device, is DOUBLE\[\], which no feature",
     ),
+    (
+        "weights without their bag",
+        {"tags_weights": [[1.5]] * N},
+        {"context": ["tags_weights"]},
+        DataError,
+        r"'tags_weights' holds the weights of 'tags', which is no list of strings",
+    ),
+    (
+        "another type than said",
+        {},
+        {"context": {"device": "int"}},
+        DataError,
+        r"'device', mapped to device, is VARCHAR and no int: leave its type out",
+    ),
+    ("unknown time zone", {}, {"timezone": "Europe/Berln"}, UsageError, r"--timezone 'Europe/Berln' is no time zone"),
+    ("item context", {}, {"item_context": ("price",)}, UsageError, r"item context price must be among the context"),
     ("text position", {"position": ["top"] * N}, {"context": ["position"]}, DataError, r"position is a string"),
     (
         "missing column",
@@ -280,7 +310,6 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, Any], type[EsmmError], str]] 
         r"'hint' is the log's 'is_buy'",
     ),
     ("id as context", {}, {"context": ["user_id"]}, UsageError, r"'user_id' is an id"),
-    ("context twice", {}, {"context": ["device", "device"]}, UsageError, r"'device' is given twice"),
     ("dataset name", {}, {"name": "My shop"}, UsageError, r"dataset name 'My shop'"),
     ("view name", {}, {"features": {"My view": Path("x")}}, UsageError, r"view name 'My view'"),
     ("missing view", {}, {"features": {"v": Path("/nowhere/v")}}, DataError, r"view v: /nowhere/v does not exist"),
@@ -311,14 +340,16 @@ VIEW = {"user_id": ["a"], "event_timestamp": pa.array([START], UTC_US), "age": [
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"user_id": None}, DataError, "neither user_id nor item_id"),
+        ({"user_id": None}, DataError, "neither user_id nor item_id nor group_id"),
         ({"item_id": ["i"]}, DataError, "has user_id and item_id; a view needs exactly one"),
         ({"event_timestamp": None}, DataError, "has no event_timestamp"),
         ({"user_id": [1.5]}, DataError, "floating-point ids"),
         ({"event_timestamp": ["x"]}, DataError, "no timestamp"),
         ({"created": [3]}, DataError, "'created' is BIGINT and no timestamp"),
         ({"age": None}, DataError, "no field beside entity and times"),
-        ({"age": [[1]]}, DataError, "which no feature can be"),
+        ({"age": [[1.5]]}, DataError, "which no feature can be"),
+        ({"age_weights": [[1.5]]}, DataError, "holds the weights of 'age', which is no list"),
+        ({"group_id": ["g"]}, DataError, "has user_id and group_id; a view needs exactly one"),
         ({"conversion": [1]}, FeatureSpecError, "named like a label"),
         ({"device": ["x"]}, UsageError, "'device' is both in the context and in view v"),
     ],
@@ -333,12 +364,75 @@ def test_bad_views_are_refused(
 
 
 def test_a_file_that_is_no_parquet(bring: Bring, tmp_path: Path) -> None:
-    (tmp_path / "log.csv").write_text("user_id,item_id\n1,2\n")
-    with pytest.raises(DataError, match=r"cannot be read .*log\.csv"):
-        bring(log=tmp_path / "log.csv")
+    (tmp_path / "log.parquet").write_text("user_id,item_id\n1,2\n")
+    with pytest.raises(DataError, match=r"log\.parquet cannot be read as Parquet .*write it again"):
+        bring(log=tmp_path / "log.parquet")
+    (tmp_path / "log.txt").write_text("user_id,item_id\n1,2\n")
+    with pytest.raises(DataError, match=r"log\.txt is neither \*\.parquet nor \*\.csv"):
+        bring(log=tmp_path / "log.txt")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"holds no \*\.parquet"):
         bring(log=tmp_path / "empty")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_parquet_file_cut_short_is_named(bring: Bring, tmp_path: Path, share: float) -> None:
+    (tmp_path / "logs").mkdir()
+    pq.write_table(log(rows=50), tmp_path / "logs" / "a.parquet")
+    data = (tmp_path / "logs" / "a.parquet").read_bytes()
+    (tmp_path / "logs" / "b.parquet").write_bytes(data[: int(share * len(data))])
+    with pytest.raises(
+        DataError, match=r"b\.parquet cannot be read as Parquet .* cut short, damaged .* write it again"
+    ):
+        bring(log=tmp_path / "logs")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_parquet_file_damaged_inside_is_named(bring: Bring, tmp_path: Path) -> None:
+    pq.write_table(log(rows=20_000), tmp_path / "log.parquet")
+    data = bytearray((tmp_path / "log.parquet").read_bytes())
+    data[500:1500] = bytes(byte ^ 0xFF for byte in data[500:1500])
+    (tmp_path / "log.parquet").write_bytes(data)
+    with pytest.raises(DataError, match=r"log\.parquet"):
+        bring()
+    assert not (tmp_path / "out").exists()
+
+
+def test_bags_groups_and_item_context(bring: Bring) -> None:
+    table = log(
+        rows=3,
+        group_id=pa.array([5, 5, None], pa.int64()),
+        tags=pa.array([["a", "b"], None, []], pa.list_(pa.string())),
+        tags_weights=pa.array([[1.0, 0.5], None, []], pa.list_(pa.float32())),
+        codes=pa.array([[1, 2], [3], None], pa.list_(pa.int32())),
+    )
+    out, _ = bring(table, context=["tags", "tags_weights", "codes"], item_context=("codes",))
+    assert read_info(out).context == {"tags": "strings", "tags_weights": "floats", "codes": "strings"}
+    assert read_info(out).item_context == ("codes",)
+    rows = read(out).sort_by("impression_id")
+    assert str(rows.schema.field("tags_weights").type) == "list<element: double>"
+    assert rows.column("tags").to_pylist() == [["a", "b"], None, []]
+    assert rows.column("codes").to_pylist() == [["1", "2"], ["3"], None]
+    assert rows.column("group_id").to_pylist() == ["5", "5", None]
+
+
+def test_a_type_can_be_said(bring: Bring) -> None:
+    out, _ = bring(log(rows=2), context={"slot": "string", "device": None})
+    assert read_info(out).context == {"slot": "string", "device": "string"}
+    assert read(out).column("slot").to_pylist() == ["1", "1"]
+
+
+def test_a_value_that_its_type_cannot_hold_is_refused_and_counted(bring: Bring) -> None:
+    table = log(rows=4, slot=pa.array([1, 2**63, 3, None], pa.uint64()))
+    out, facts = bring(table, context=["slot"])
+    assert facts["refused"] == {"VALUE": 1}
+    assert sorted(read(out).column("slot").to_pylist(), key=str) == [1, 3, None]
+    refused = pq.read_table(out / "refused").to_pylist()
+    assert refused == [{"file": "log.parquet", "line": 2, "reason": "VALUE", "text": f"slot={2**63}"}]
+    account = read_imported(out)
+    assert account is not None
+    assert (account.lines, account.refused, account.truncated) == (4, {"VALUE": 1}, ())
+    assert any("1 of 4 lines could not be read" in note for note in account.notes)
 
 
 def test_an_existing_folder_is_not_overwritten(bring: Bring, tmp_path: Path) -> None:
@@ -347,3 +441,13 @@ def test_an_existing_folder_is_not_overwritten(bring: Bring, tmp_path: Path) -> 
     with pytest.raises(DataError, match="already exists and is not empty"):
         bring(log())
     assert data_fingerprint(tmp_path / "out") == before
+
+
+def test_no_name_of_theirs_clashes_with_our_own(bring: Bring) -> None:
+    """`shown` and `base` were names of helper columns once, and a log may well have them."""
+    theirs = {"at": "shown", "sku": "base", "visitor": "places", "device": "filename"}
+    table = log().rename_columns([theirs.get(name, name) for name in log().column_names])
+    mapping = {ours: theirs.get(name, name) for ours, name in MAP.items()} | {"device": "filename"}
+    out, facts = bring(table, mapping=mapping)
+    assert facts["rows"] == 40
+    assert read_info(out).context == {"device": "string"}
