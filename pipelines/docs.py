@@ -42,6 +42,30 @@ def rules() -> str:
     return table(("reason", "scope", "rule"), rules_table())
 
 
+def refusals() -> str:
+    from components.ingestion.sources.refused import REASONS
+
+    return table(("reason", "what is refused"), REASONS.items())
+
+
+def ali_ccp_refusals() -> str:
+    from components.ingestion.sources.ali_ccp_format import REASONS
+
+    return table(("reason", "what is refused"), REASONS.items())
+
+
+def attribution() -> str:
+    from components.ingestion.sources.attribution import RULES
+
+    return table(("what", "what becomes of it"), RULES)
+
+
+def drift() -> str:
+    from components.validation.drift import measures_table
+
+    return table(("measure", "of", "what is compared", "limit (default)"), measures_table())
+
+
 def features() -> str:
     from feature_repo.views import features_table
 
@@ -68,6 +92,10 @@ def errors() -> str:
 GENERATORS: dict[str, Callable[[], str]] = {
     "gates": gates,
     "rules": rules,
+    "refusals": refusals,
+    "ali-ccp-refusals": ali_ccp_refusals,
+    "attribution": attribution,
+    "drift": drift,
     "features": features,
     "recipes": recipes,
     "commands": commands,

@@ -5,6 +5,7 @@ Pure but for what it reads: the dataset's files, the registry, the package's own
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections import namedtuple
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from components.contracts import dataset as ds
 from components.contracts.artifacts import read_model
 from components.contracts.config import Config
 from components.contracts.decision import ChampionRef
+from components.contracts.errors import UsageError
 from components.contracts.paths import Home, run_dir
 from components.evaluation.evaluate import EvaluateConfig
 from components.features.encode import EncodeConfig
@@ -26,10 +28,14 @@ from components.packaging.bento import PackageConfig
 from components.packaging.promote import PromoteConfig
 from components.packaging.smoke_test import SmokeTestConfig
 from components.training.train import TrainConfig
+from components.validation.profile import CATEGORIES
 from components.validation.validate import ValidateConfig
 from pipelines.code_version import code_version
 from pipelines.feature_spec import check_in_use, feature_spec
-from pipelines.request import request_of
+from pipelines.request import reference_of, request_of
+
+LARGEST_ARGUMENT = 100_000
+"""Bytes of a stage's config, quoted: Linux hands a process no single argument of 128 KiB or more."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,8 @@ def make_plan(data: Path, recipe_name: str, overrides: str, as_of: str, home: Ho
 
     Raises:
         DataError: no dataset at `data`.
-        UsageError: unknown recipe or key, as-of that is no time or not after the data begins.
+        UsageError: unknown recipe or key, as-of that is no time or not after the data begins, a reference that is no
+            profile of this dataset or too large.
         FeatureSpecError: a feature that leaks by name, or was removed while a model in use needs it.
     """
     info, recipe, until = request_of(data, recipe_name, overrides, as_of)
@@ -71,7 +78,16 @@ def make_plan(data: Path, recipe_name: str, overrides: str, as_of: str, home: Ho
             split=recipe.split or info.split,
             code=code_version("ingest"),
         ),
-        "validate": ValidateConfig(spec=spec, info=info, limits=recipe.validation, code=code_version("validate")),
+        "validate": with_reference(
+            ValidateConfig(
+                spec=spec,
+                info=info,
+                limits=recipe.validation,
+                reference=reference_of(recipe, info),
+                data_fingerprint=fingerprint,
+                code=code_version("validate"),
+            )
+        ),
         "retrieve": RetrieveConfig(dataset=info.name, spec=both, code=code_version("retrieve")),
         "encode": EncodeConfig(spec=spec, code=code_version("encode")),
         "train": TrainConfig(
@@ -120,6 +136,27 @@ def make_plan(data: Path, recipe_name: str, overrides: str, as_of: str, home: Ho
         "stages": stage_names(candidates),
     }
     return Planned(as_of=until, candidates=candidates, configs=configs, facts=facts)
+
+
+def with_reference(config: ValidateConfig) -> ValidateConfig:
+    """The config with as many of the reference's categories as fit into an argument; the rest count as unnamed.
+
+    Raises:
+        UsageError: if even without categories the reference does not fit.
+    """
+    reference = config.reference
+    for categories in (CATEGORIES, 20, 10, 5, 2, 0):
+        if len(json.dumps(config.to_json())) <= LARGEST_ARGUMENT:
+            return config
+        if reference is not None:
+            config = config.model_copy(update={"reference": reference.largest(categories)})
+    if reference is None:
+        return config
+    raise UsageError(
+        f"the reference profile of run {reference.run or '(unknown)'} is too large to be handed to a stage "
+        f"({len(reference.days):,} days, {sum(len(t.columns) for t in reference.tables.values()):,} columns): "
+        "accept the profile of a run over fewer days"
+    )
 
 
 def stage_names(candidates: list[str]) -> list[str]:

@@ -21,10 +21,12 @@ from components.validation.validate import ValidationLimits
 
 
 class Recipe(Config):
-    """What a run does with a dataset. `split` None: as the dataset says."""
+    """What a run does with a dataset. `split` None: as the dataset says. `reference` is the file of an accepted profile
+    that drift is judged against (docs/drift.md); "": drift is not judged."""
 
     candidates: tuple[str, ...] = ("esmm", "esmm-ns", "base")
     split: SplitConfig | None = None
+    reference: str = ""
     validation: ValidationLimits = ValidationLimits()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -60,6 +62,14 @@ def hillstrom() -> Recipe:
     )
 
 
+def ali_ccp() -> Recipe:
+    """Ali-CCP, raw: batches that shrink with the set, one pass, gates for few conversions and no real times."""
+    return Recipe(
+        training=TrainingConfig(min_steps=200, dimension=8, hidden=(64, 32), embedding_lr=0.02, lr=1e-3),
+        evaluation=EvaluationConfig(min_test_conversions=30, ctcvr_auc_min=0.5, ctcvr_gain_min=0.0),
+    )
+
+
 def smoke() -> Recipe:
     """A small simulated shop in a minute: small batches, gates for some hundred conversions."""
     return Recipe(training=TrainingConfig(batch_size=256, lr=1e-3, embedding_lr=0.05))
@@ -69,6 +79,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "nightly": nightly,
     "own": own,
     "hillstrom": hillstrom,
+    "ali_ccp": ali_ccp,
     "smoke": smoke,
 }
 

@@ -15,6 +15,7 @@ from components.contracts.decision import Candidate, Decision, Evaluation
 from components.contracts.errors import DataError
 from components.contracts.files import read_json
 from components.contracts.paths import Home
+from components.contracts.quality import Quality
 from components.evaluation.metrics import headline
 
 BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} stages, {elapsed}"
@@ -53,6 +54,7 @@ def result(run_dir: Path) -> dict[str, Any]:
         "version": record["version"],
         "candidates": {c.name: candidate_metrics(c) for c in evaluation.candidates} if evaluation else {},
         "rows": rows(evaluation, stages),
+        "data": data_quality(evaluation.quality) if evaluation else None,
         "report": _existing(run_dir, "report.html", "validation.html"),
         "decision": _existing(run_dir, "decision.json"),
         "seconds": {name: stage["seconds"] for name, stage in stages.items() if stage.get("seconds") is not None},
@@ -79,6 +81,30 @@ def rows(evaluation: Evaluation | None, stages: dict[str, dict[str, Any]]) -> di
     return {ours: counted.get(theirs, 0) for ours, theirs in names.items()}
 
 
+def data_quality(quality: Quality) -> dict[str, Any]:
+    """Rows set aside, whether drift was judged and against what, and the estimated share of conversions to come."""
+    return {
+        "rows": sum(day.rows for day in quality.days),
+        "quarantined": sum(day.bad for day in quality.days),
+        "drift_measures": len(quality.drift),
+        "drift_beyond": [measure.says for measure in quality.drift if not measure.passed],
+        "drift": quality.reference,
+        "share_to_come": quality.maturity.share_to_come if quality.maturity else None,
+    }
+
+
+def data_line(found: dict[str, Any]) -> str:
+    """The same in one line for a person."""
+    parts = [f"{found['quarantined']:,} of {found['rows']:,} rows quarantined"]
+    if found["drift_measures"]:
+        parts.append(f"drift: {len(found['drift_beyond'])} of {found['drift_measures']} measures beyond their limits")
+    else:
+        parts.append("drift not judged (see the report)")
+    if found["share_to_come"] is not None:
+        parts.append(f"{found['share_to_come']:.1%} of conversions still to come")
+    return "data: " + ", ".join(parts)
+
+
 def text(result: dict[str, Any], home: Home) -> str:
     """The end of `esmm run`: candidates, decision, report and the next command to type."""
     lines = [""]
@@ -95,6 +121,8 @@ def text(result: dict[str, Any], home: Home) -> str:
         lines.append("(test split; AUCs at the reference position; * over clicked impressions only)")
     lines += gate_lines(result["decision"])
     lines.append("rows: " + ", ".join(f"{name} {count:,}" for name, count in result["rows"].items()))
+    if result["data"]:
+        lines.append(data_line(result["data"]))
     if result["cached"]:
         lines.append("reused from the cache: " + ", ".join(result["cached"]))
     if result["status"] == "failed":

@@ -1,11 +1,14 @@
 """Layouts of what stages hand to each other. Every artifact is a folder sealed by `files.write_manifest`.
 
-    impressions (ingest), clean (validate)     dt=YYYY-MM-DD/*.parquet: log columns + `split`; labels attributed
+    impressions (ingest), clean (validate)     dt=YYYY-MM-DD/*.parquet: log columns + `split`; labels attributed.
+                                               Manifest: maturity, imported (impressions), quality (clean)
     features (ingest)                          <view>/*.parquet, only rows with event and created before as-of
-    quarantine (validate)                      *.parquet: the bad rows as they came, + `reason`
-    dataset (retrieve)                         train|valid|test/part-*.parquet: ids, event_timestamp, raw feature
-                                               values of the union spec, click, conversion
-    encoded (encode)                           encoder.json, encoder.npz, train|valid/{ids,dense,click,conversion}.npy
+    quarantine (validate)                      *.parquet: the bad rows as they came, + `reason`; profile.json
+    dataset (retrieve)                         train|valid|test/part-*.parquet: ids (group_id where a view is keyed by
+                                               it), event_timestamp, raw feature values of the union spec, click,
+                                               conversion. Manifest: quality
+    encoded (encode)                           encoder.json, encoder.npz,
+                                               train|valid/{ids,dense,weights,click,conversion}.npy
     model (train)                              model.json, encoder.json, encoder.npz, weights.safetensors, model.onnx,
                                                metrics.json (validation metrics, history, eligibility)
     evaluation (evaluate)                      evaluation.json (decision.py's `Evaluation`), plots' data included

@@ -6,6 +6,7 @@ from typing import Any
 
 from components.contracts.artifacts import Ranges, Rows
 from components.contracts.config import Config
+from components.contracts.quality import Quality
 
 
 class Metrics(Config):
@@ -84,5 +85,7 @@ class Evaluation(Config):
     as_of: str
     dataset: str
     notes: tuple[str, ...] = ()
+    quality: Quality = Quality()
+    """What ingestion and validation found, from the dataset's manifest."""
     plots: dict[str, Any] = {}
     """Training history and reliability points by candidate, for the report."""

@@ -1,4 +1,4 @@
-"""DuckDB as every stage uses it: UTC, bounded memory, one thread, so that equal inputs give equal bytes.
+"""DuckDB as every stage uses it: UTC, bounded memory, and one thread unless a stage writes nothing with it.
 
 The one file of the ground floor that serving must not import.
 """
@@ -27,8 +27,14 @@ NAIVE_TIMES = frozenset({"TIMESTAMP", "TIMESTAMP_NS", "TIMESTAMP_MS", "TIMESTAMP
 
 
 @contextmanager
-def connect() -> Iterator[duckdb.DuckDBPyConnection]:
+def connect(threads: int | None = 1, trust_statistics: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
     """An in-memory connection whose spill files are gone afterwards.
+
+    Args:
+        threads: None for every core, where nothing is written in the order it comes: more than one thread splits row
+            groups differently from run to run, and equal inputs must give equal bytes.
+        trust_statistics: False where NaN matters. Parquet's minimum and maximum leave NaN out, and DuckDB 2.0 concludes
+            from them that `isnan(x)` is false and `x > 1` as well, without looking at the values.
 
     Raises:
         DataError: for anything DuckDB cannot read or convert, with its first line.
@@ -36,8 +42,11 @@ def connect() -> Iterator[duckdb.DuckDBPyConnection]:
     with tempfile.TemporaryDirectory(prefix="esmm-duckdb-") as spill:
         connection = duckdb.connect()
         try:
-            # More threads would split row groups differently from run to run.
-            connection.execute(f"SET TimeZone = 'UTC'; SET threads = 1; SET memory_limit = '{MEMORY}'")
+            connection.execute(f"SET TimeZone = 'UTC'; SET memory_limit = '{MEMORY}'")
+            if threads is not None:
+                connection.execute(f"SET threads = {threads}")
+            if not trust_statistics:
+                connection.execute("SET disabled_optimizers = 'statistics_propagation'")
             connection.execute(f"SET temp_directory = {text(spill)}")
             yield connection
         except duckdb.Error as error:

@@ -5,10 +5,14 @@ Travels in manifests under `quality` (clean, dataset) and `maturity` (impression
 
 from __future__ import annotations
 
+import math
+
 from components.contracts.config import Config
 from components.contracts.dataset import Imported
 
 MATURITY, QUALITY = "maturity", "quality"
+PROFILE_JSON = "profile.json"
+"""The profile of the usable rows (validation/profile.py), in the quarantine artifact and in the run's folder."""
 
 
 class MaturityDay(Config):
@@ -59,6 +63,15 @@ class Drift(Config):
     limit: float
     passed: bool
     says: str
+
+    @property
+    def relative(self) -> float:
+        """How far it lies on the way from the reference to the limit: 0 where it has not moved, 1 at the limit, below 0
+        where it moved to the side that has none. Infinite where nothing was observed and that is a failure."""
+        if self.observed is None or self.limit == (self.reference or 0.0):
+            return 0.0 if self.passed else math.inf
+        start = self.reference or 0.0
+        return (self.observed - start) / (self.limit - start)
 
 
 class Quality(Config):

@@ -12,6 +12,7 @@ from components.contracts.dataset import INFO, DatasetInfo
 from components.contracts.decision import Candidate, ChampionRef, Decision, Evaluation
 from components.contracts.errors import DataError
 from components.contracts.files import read_manifest, write_json, write_manifest, write_text
+from components.contracts.quality import QUALITY, Quality
 from components.evaluation import report as pages
 from components.evaluation.comparison import Scored, compare
 from components.evaluation.entrants import (
@@ -121,6 +122,7 @@ def run(
         as_of=config.as_of,
         dataset=config.dataset,
         notes=_notes(config, ranges, test, entrants),
+        quality=Quality.parse(manifest.get(QUALITY, {}), where=f"quality of {dataset}"),
         plots=plots,
     )
     _write_winner(winner, chosen, decision)
@@ -175,6 +177,11 @@ def _notes(config: EvaluateConfig, ranges: Ranges, test: Split, entrants: list[E
         notes.append(
             f"The splits are by a seeded hash of the user (seed {ranges.seed}), not in time: the data's times are "
             "synthetic."
+        )
+    if ranges.kind == "published":
+        notes.append(
+            "The test split is as the data's publisher cut it, and validation is a share of the earlier users by a "
+            f"seeded hash (seed {ranges.seed}): the data's times are synthetic, so nothing here is known to be later."
         )
     info = Path(config.data) / INFO
     if info.is_file() and DatasetInfo.parse(info.read_bytes(), where=str(info)).label_window_seconds == 0:

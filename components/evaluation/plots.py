@@ -23,7 +23,7 @@ GOOD, BAD = "#2c9a6b", "#c8453b"
 
 Points = Sequence[Mapping[str, float]]
 
-_STYLE = {
+STYLE = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 9.5,
@@ -49,7 +49,7 @@ def colour(index: int) -> str:
     return PALETTE[index % len(PALETTE)]
 
 
-def _svg(figure: Figure, name: str) -> str:
+def inline(figure: Figure, name: str) -> str:
     """The figure as an inline element: no prolog, no metadata, no ids that change from one rendering to the next."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
@@ -74,7 +74,7 @@ def training_curves(history: Mapping[str, Points]) -> str:
     ]
     if not drawn:
         return ""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.2, 2.9))
         axes = figure.subplots(1, len(drawn), squeeze=False)[0]
         for axis, (key, title) in zip(axes, drawn, strict=True):
@@ -88,7 +88,7 @@ def training_curves(history: Mapping[str, Points]) -> str:
             axis.xaxis.set_major_formatter(lambda value, _: _thousands(value))
             axis.grid(axis="y")
         axes[0].legend(frameon=False)
-        return _svg(figure, "training-curves")
+        return inline(figure, "training-curves")
 
 
 def _thousands(value: float) -> str:
@@ -103,7 +103,7 @@ def reliability(points: Mapping[str, Mapping[str, Points]], names: Sequence[str]
     heads = [("ctr", "pCTR, all"), ("cvr_clicked", "pCVR, clicked only"), ("ctcvr", "pCTCVR, all")]
     if not any(points.get(name, {}).get(head) for name in names for head, _ in heads):
         return ""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.2, 3.3))
         axes = figure.subplots(1, len(heads))
         for axis, (head, title) in zip(axes, heads, strict=True):
@@ -139,7 +139,7 @@ def reliability(points: Mapping[str, Mapping[str, Points]], names: Sequence[str]
             axis.grid()
         axes[0].set_ylabel("observed")
         axes[0].legend(frameon=False)
-        return _svg(figure, "reliability")
+        return inline(figure, "reliability")
 
 
 def non_inferiority(comparison: Mapping[str, Any] | None, margins: Mapping[str, float]) -> str:
@@ -147,7 +147,7 @@ def non_inferiority(comparison: Mapping[str, Any] | None, margins: Mapping[str, 
     rows = [("ctcvr_log_loss", "CTCVR", "ctcvr_margin"), ("ctr_log_loss", "CTR", "ctr_margin")]
     if not comparison or any(key not in comparison or limit not in margins for key, _, limit in rows):
         return ""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.2, 1.9))
         axis = figure.subplots()
         span = max(
@@ -168,7 +168,7 @@ def non_inferiority(comparison: Mapping[str, Any] | None, margins: Mapping[str, 
         axis.set(xlim=(-130 * span, 130 * span), ylim=(-0.6, 1.6), yticks=[])
         axis.spines["left"].set_visible(False)
         axis.set_xlabel("log loss against the champion's, %   (left: better, right: worse)")
-        return _svg(figure, "non-inferiority")
+        return inline(figure, "non-inferiority")
 
 
 def auc_dots(
@@ -178,7 +178,7 @@ def auc_dots(
     rows = [("ctr_auc", "CTR"), ("cvr_auc_clicked", "CVR, clicked"), ("ctcvr_auc", "CTCVR")]
     if not any(aucs.values()):
         return ""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.2, 2.5))
         axis = figure.subplots()
         for height, (key, _) in enumerate(reversed(rows)):
@@ -199,4 +199,4 @@ def auc_dots(
         axis.spines["left"].set_visible(False)
         axis.set(ylim=(-0.6, len(rows) - 0.4), xlabel="AUC on test, reference position (dashed: chance)")
         axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), markerscale=0.75)
-        return _svg(figure, "aucs")
+        return inline(figure, "aucs")

@@ -20,6 +20,7 @@ from components.contracts.artifacts import EVALUATION_JSON
 from components.contracts.decision import Decision, Evaluation, GateResult
 from components.contracts.errors import DataError, UsageError
 from components.contracts.files import read_json, write_json, write_text
+from components.contracts.quality import PROFILE_JSON
 from components.contracts.record import FAILED, RUNNING, SUCCEEDED
 from components.contracts.times import format_utc
 from components.evaluation import report as pages
@@ -39,7 +40,7 @@ NOTIFY_SECONDS = 30.0
 
 
 def collect(evaluation: Path, report: Path, docs: Path, quarantine: Path, run_dir: Path | None) -> dict[str, Any]:
-    """Copies evaluation.json, decision.json, report.html and validation.html into the run folder.
+    """Copies evaluation.json, decision.json, report.html, validation.html and profile.json into the run folder.
 
     Args:
         evaluation: folder of the evaluate stage; report, docs: HTML files; quarantine: folder of the bad rows.
@@ -53,6 +54,7 @@ def collect(evaluation: Path, report: Path, docs: Path, quarantine: Path, run_di
         DECISION_JSON: evaluation / DECISION_JSON,
         REPORT_HTML: report,
         VALIDATION_HTML: docs,
+        PROFILE_JSON: quarantine / PROFILE_JSON,
     }
     found = {name: source for name, source in wanted.items() if source.is_file()}
     if run_dir is not None:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from components.contracts.decision import Candidate, Evaluation, GateResult
 from components.evaluation import plots
+from components.evaluation.data_section import data_section
 from components.evaluation.gates import GATES
 from components.evaluation.metrics import headline
 
@@ -60,6 +61,7 @@ def render(evaluation: Evaluation, run: Mapping[str, Any] | None = None) -> str:
         sections=[section for section in sections if not section["more"]],
         more=[section for section in sections if section["more"]],
         ineligible=[candidate for candidate in evaluation.candidates if not candidate.eligible],
+        data=data_section(evaluation.quality),
         rows=_rows(evaluation),
         ranges=_ranges(evaluation),
         comparisons=comparisons,
@@ -205,13 +207,15 @@ def _rows(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 def _ranges(evaluation: Evaluation) -> list[tuple[str, str]]:
-    by_hash = "" if evaluation.ranges.kind == "time" else " of the hash space of users"
+    by_hash = " of the hash space of users" if evaluation.ranges.kind == "hash" else ""
+    published = evaluation.ranges.kind == "published"  # train and validation lie in one time and differ by user
+    users = (", most of its users", ", its other users") if published else ("", "")
     return [
-        (word, f"[{low}, {high}){by_hash}")
-        for word, (low, high) in (
-            ("training", evaluation.ranges.train),
-            ("validation", evaluation.ranges.valid),
-            ("test", evaluation.ranges.test),
+        (word, f"[{low}, {high}){by_hash}{which}")
+        for word, (low, high), which in (
+            ("training", evaluation.ranges.train, users[0]),
+            ("validation", evaluation.ranges.valid, users[1]),
+            ("test", evaluation.ranges.test, ""),
         )
     ]
 

@@ -16,6 +16,7 @@ from components.contracts.dataset import DatasetInfo, truth_fingerprint, write_i
 from components.contracts.decision import ChampionRef, Decision, Evaluation
 from components.contracts.errors import CorruptArtifact, DataError
 from components.contracts.files import read_manifest, write_json, write_manifest
+from components.contracts.quality import DayQuality, Quality
 from components.evaluation.evaluate import EvaluateConfig, run
 
 OLD = Ranges(
@@ -230,6 +231,39 @@ def test_notes_say_what_to_know_before_believing(make_shop: Callable[..., Any]) 
     assert "labels are taken as final" in notes
     assert "seeded hash of the user (seed 7)" in notes
     assert "conversions in the test split" in notes
+
+
+def test_a_published_split_is_noted_and_its_ranges_told_apart(make_shop: Callable[..., Any]) -> None:
+    shop = make_shop(rows=3000)
+    before = ("2018-01-01T00:00:00Z", "2018-01-02T00:00:00Z")
+    published = Ranges(
+        kind="published", train=before, valid=before, test=("2018-01-02T00:00:00Z", "2018-01-03T00:00:00Z"), seed=9
+    )
+    write_manifest(shop.dataset, rows=read_manifest(shop.dataset)["rows"], ranges=published.model_dump())
+    verdict = Verdict(shop, [shop.model("esmm")])
+    assert any("as the data's publisher cut it" in note and "seed 9" in note for note in verdict.evaluation.notes)
+    page = verdict.report.read_text()
+    assert "[2018-01-01T00:00:00Z, 2018-01-02T00:00:00Z), most of its users" in page
+    assert "[2018-01-01T00:00:00Z, 2018-01-02T00:00:00Z), its other users" in page
+    assert "hash space" not in page
+
+
+def test_what_is_known_of_the_data_reaches_the_report(make_shop: Callable[..., Any]) -> None:
+    shop = make_shop(rows=3000)
+    manifest = read_manifest(shop.dataset)
+    assert Verdict(shop, [shop.model("esmm")]).evaluation.quality == Quality()
+    quality = Quality(
+        days=(DayQuality(day="2026-01-06", rows=100, bad=3, reasons={"FUNNEL": 3}),), reference="drift was not judged"
+    )
+    write_manifest(
+        shop.dataset, rows=manifest["rows"], ranges=manifest["ranges"], quality=quality.model_dump(mode="json")
+    )
+    verdict = Verdict(shop, [shop.model("base")])
+    assert verdict.evaluation.quality == quality
+    page = verdict.report.read_text()
+    assert "3 of 100 rows (3.00%)" in page
+    assert 'data-plot="quarantine"' in page
+    assert "Drift was not judged." in page
 
 
 def test_a_changed_candidate_or_an_empty_split_is_an_error(shop: Any) -> None:

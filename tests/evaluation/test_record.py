@@ -208,6 +208,11 @@ def test_collect_takes_what_there_is(tmp_path: Path) -> None:
     facts = collect(tmp_path / "none", tmp_path / "report", tmp_path / "nodocs", tmp_path / "q", tmp_path / "run")
     assert facts == {"quarantine": str(tmp_path / "q"), "copied": ["report.html"]}
     assert (tmp_path / "run" / "report.html").read_text() == "r"
+    (tmp_path / "q").mkdir()
+    (tmp_path / "q" / "profile.json").write_text("{}")
+    facts = collect(tmp_path / "none", tmp_path / "report", tmp_path / "nodocs", tmp_path / "q", tmp_path / "run")
+    assert facts["copied"] == ["profile.json", "report.html"]
+    assert (tmp_path / "run" / "profile.json").read_text() == "{}"
     assert collect(tmp_path / "none", tmp_path / "report", tmp_path, tmp_path, None)["copied"] == ["report.html"]
 
 

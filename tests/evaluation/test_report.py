@@ -11,13 +11,36 @@ import numpy as np
 import pytest
 
 from components.contracts.artifacts import Ranges, Rows
+from components.contracts.dataset import Imported
 from components.contracts.decision import Candidate, Evaluation, GateResult, Metrics
+from components.contracts.quality import DayQuality, Drift, Maturity, MaturityDay, Quality
 from components.evaluation import plots
 from components.evaluation.evidence import Evidence
 from components.evaluation.gates import EvaluationConfig, decide
 from components.evaluation.report import render, verdict
 
-PLOTS = {"aucs", "non-inferiority", "reliability", "training-curves"}
+PLOTS = {"aucs", "non-inferiority", "reliability", "training-curves", "quarantine", "maturity", "drift"}
+QUALITY = Quality(
+    days=(
+        DayQuality(day="2026-01-06", rows=30_000, bad=120, reasons={"FUNNEL": 100, "NULL_ID": 20}),
+        DayQuality(day="2026-01-07", rows=31_000, bad=9_680, reasons={"FUNNEL": 9_680}),
+    ),
+    drift=(
+        Drift(
+            table="log", column="device", measure="null share", reference=0.0, observed=0.02, limit=0.05, passed=True,
+            says="the null share of log.device moved from 0.0 % to 2.0 %",
+        ),
+    ),
+    reference="held against the profile of run r1: all 1 measures are within their limits",
+    maturity=Maturity(
+        days=(
+            MaturityDay(day="2026-01-16", impressions=9, immature=9, clicks=3, conversions=2, to_come=1.5),
+        ),
+        share_to_come=0.4,
+        basis="of 574,000 mature impressions 5.00% were clicked",
+    ),
+    imported=Imported(lines=612_100, refused={"WEIGHT": 100}),
+)  # fmt: skip
 
 
 def metrics(base: Metrics, lift: float, logged: bool = False) -> Metrics:
@@ -98,6 +121,7 @@ def full(against: Evidence) -> Evaluation:
         ranges=against.ranges or Ranges(kind="time", train=("", ""), valid=("", ""), test=("", "")),
         as_of="2026-01-17T00:00:00Z",
         dataset="shop",
+        quality=QUALITY,
         notes=("Only 212 conversions in the test split: CVR and CTCVR figures are uncertain.",),
         plots={
             "limits": EvaluationConfig().model_dump(mode="json"),
@@ -184,6 +208,14 @@ def test_names_and_reasons_are_escaped(full: Evaluation) -> None:
             "decision": decision,
             "dataset": nasty,
             "notes": (nasty,),
+            "quality": QUALITY.model_copy(
+                update={
+                    "days": (DayQuality(day=nasty, rows=2, bad=1, reasons={nasty: 1}),),
+                    "drift": (QUALITY.drift[0].model_copy(update={"column": nasty, "passed": False, "says": nasty}),),
+                    "reference": nasty,
+                    "imported": Imported(lines=2, refused={nasty: 1}, truncated=(nasty,), notes=(nasty,)),
+                }
+            ),
             "plots": full.plots | plot,
         }
     )
@@ -215,6 +247,10 @@ def test_it_shows_candidates_gates_oracle_share_and_rows(full: Evaluation) -> No
         "9,800",
         "612,000",
         "Only 212 conversions",
+        "9,800 of 61,000 rows (16.07%) were set aside",
+        "an estimated 2 more (40.0% of all) are still to come",
+        "Held against the profile of run r1",
+        "100 of the source's 612,100 lines (0.02%) could not be read",
     ):
         assert words in text, words
 
