@@ -1,23 +1,30 @@
-"""The validation page: one HTML file with its style and drawings inside, rendered from the suites' outcomes.
+"""The validation page: one HTML file with its style and drawings inside, rendered from the rules' outcomes.
 
 Everything that comes from the data is escaped; nothing is loaded from anywhere.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from components.validation.gate import Evidence, ValidationLimits, Verdict, percent
+from components.contracts.quality import DayQuality, Quality
+from components.validation.gate import Evidence, ValidationLimits, Verdict
 from components.validation.runner import Outcome
+from components.validation.shares import percent
 from components.validation.suite import REASONS
 
 WIDTH, HEIGHT, BASE, LEFT = 920.0, 220.0, 188.0, 56.0
 """Drawing of the days, in SVG units: size, where the axis lies, and where the first bar may start."""
+MATRIX_LEFT, MATRIX_ROW = 200.0, 24.0
+"""The same of reasons by day: where the first day starts, and the height of a reason's line."""
 DATES_SHOWN = 10
+NUMBERS_UP_TO = 20
+"""More days than this are drawn without figures."""
 LIMIT_AT = 62.0
 """Where the limit's mark stands in a gate's bar, percent of its width."""
 
@@ -33,6 +40,7 @@ class Page:
     evidence: Evidence
     limits: ValidationLimits
     reasons: dict[str, int]
+    quality: Quality
     outcomes: tuple[Outcome, ...]
 
 
@@ -44,6 +52,7 @@ def render(page: Page) -> str:
     )  # fmt: skip
     environment.filters["count"] = lambda value: f"{value:,}"
     template = environment.get_template("docs.html")
+    reasons = _reasons(page.reasons)
     statuses = [outcome.status for outcome in page.outcomes]
     return template.render(
         page=page,
@@ -53,8 +62,9 @@ def render(page: Page) -> str:
         tally={status: statuses.count(status) for status in ("passed", "failed", "error", "not run")},
         set_failures=sum(o.scope == "set" and o.status in ("failed", "error") for o in page.outcomes),
         gates=[_gate(gate.gate, gate.passed, gate.reason, gate.evidence) for gate in page.verdict.gates],
-        reasons=_reasons(page.reasons),
+        reasons=reasons,
         days=_days(page.evidence, page.limits),
+        matrix=_matrix(page.quality.days, [reason["code"] for reason in reasons]),
         groups=_groups(page.outcomes),
     )
 
@@ -118,12 +128,50 @@ def _days(evidence: Evidence, limits: ValidationLimits) -> dict[str, Any]:
         "height": HEIGHT,
         "base": BASE,
         "left": LEFT,
-        "numbers": len(bars) <= 20,
+        "numbers": len(bars) <= NUMBERS_UP_TO,
         "limits": [
             {"y": y(limits.max_day_bad_share), "text": percent(limits.max_day_bad_share), "kind": "bad"},
             {"y": y(limits.max_day_funnel_share), "text": percent(limits.max_day_funnel_share), "kind": "funnel"},
         ],
     }
+
+
+def _matrix(days: tuple[DayQuality, ...], reasons: list[str]) -> dict[str, Any]:
+    """A line a reason and a cell a day, the darker the larger the share of the day's rows that have the reason."""
+    shares = {(code, n): day.reasons.get(code, 0) / day.rows if day.rows else 0.0
+              for code in reasons for n, day in enumerate(days)}  # fmt: skip
+    top = max(shares.values(), default=0.0) or 1.0
+    step = (WIDTH - MATRIX_LEFT) / max(1, len(days))
+    every = -(-len(days) // DATES_SHOWN) or 1
+    lines = [
+        {
+            "code": code,
+            "y": number * MATRIX_ROW,
+            "cells": [
+                {
+                    "x": round(MATRIX_LEFT + n * step, 2),
+                    "width": round(step - min(2.0, step * 0.1), 2),
+                    # By the root, so that a single row among thousands still shows.
+                    "opacity": round(0.1 + 0.9 * math.sqrt(shares[code, n] / top), 3),
+                    "rows": day.reasons.get(code, 0),
+                    "title": f"{code} on {day.day}: {day.reasons.get(code, 0):,} of {day.rows:,} rows "
+                    f"({percent(shares[code, n])})",
+                }
+                for n, day in enumerate(days)
+                if day.reasons.get(code, 0)
+            ],
+        }
+        for number, code in enumerate(reasons)
+    ]
+    labels = [
+        {"x": round(MATRIX_LEFT + (n + 0.5) * step, 2), "text": day.day[5:]}
+        for n, day in enumerate(days)
+        if n % every == 0
+    ]
+    return {
+        "lines": lines, "labels": labels, "width": WIDTH, "left": MATRIX_LEFT, "row": MATRIX_ROW,
+        "height": len(lines) * MATRIX_ROW + 22, "numbers": len(days) <= NUMBERS_UP_TO, "step": step,
+    }  # fmt: skip
 
 
 def _groups(outcomes: tuple[Outcome, ...]) -> list[dict[str, Any]]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from components.contracts.config import Config
 from components.contracts.decision import GateResult
+from components.validation.drift import DriftLimits
+from components.validation.shares import exceeds, percent
 
 DAYS_NAMED = 3
 """How many offending days a sentence names before it only counts the rest."""
@@ -29,6 +31,15 @@ class ValidationLimits(Config):
     max_position: int = 1000
     earliest: str = "1990-01-01T00:00:00Z"
     """An event before this is taken for a broken clock or a lost unit (seconds read as microseconds)."""
+    max_missing_days: int = 0
+    """Dates without a partition, between the log's first and last usable day, where the log is split by time."""
+    max_refused_share: float = 0.05
+    """Of the source's lines, those that the importer could not read."""
+    max_view_age: float = 1.0
+    """Age of a feature table's newest row at as-of, in times to live."""
+    max_view_range_share: float = 0.0
+    """Of a feature's rows, those outside its declared minimum and maximum."""
+    drift: DriftLimits = DriftLimits()
 
 
 class Day(Config):
@@ -76,20 +87,6 @@ class Verdict(Config):
     @property
     def reasons(self) -> tuple[str, ...]:
         return tuple(gate.reason for gate in self.gates if not gate.passed)
-
-
-def percent(share: float, limit: float | None = None) -> str:
-    """`12.3 %`, two significant digits below one percent; and as many as it takes to differ from the limit's text."""
-    value = 100 * share
-    text = f"{value:.1f} %" if value >= 1 or value == 0 else f"{value:.2g} %"
-    if limit is None or share <= limit or text != percent(limit):
-        return text
-    return next(t for digits in range(2, 17) if (t := f"{value:.{digits}f} %") != f"{100 * limit:.{digits}f} %")
-
-
-def exceeds(part: int, whole: int, limit: float) -> bool:
-    """Whether part / whole is more than the limit; exactly the limit is allowed, whatever binary fractions say."""
-    return part > limit * whole * (1 + 1e-12)
 
 
 def decide(evidence: Evidence | None, limits: ValidationLimits) -> Verdict:

@@ -1,4 +1,4 @@
-"""Running Great Expectations over tables in memory, and reading its results into plain outcomes.
+"""Running Great Expectations over small frames of aggregates, and reading its results into plain outcomes.
 
 The library is imported late (it takes seconds) and with its analytics switched off.
 """
@@ -6,6 +6,7 @@ The library is imported late (it takes seconds) and with its analytics switched 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from functools import cache
 from types import SimpleNamespace
@@ -18,9 +19,10 @@ from components.contracts.config import Config
 
 EXAMPLES = 5
 LONGEST_EXAMPLE = 80
-INDEX_NAME = "file"
+SENTENCES = 20
+"""How many failing lines of a frame are each put into words before the rest are only counted."""
 TRIMMED = ("unexpected_list", "unexpected_index_list", "unexpected_index_query")
-"""Parts of a result that hold one entry a bad row: the quarantine has them, the kept JSON need not."""
+"""Parts of a result that hold one entry an unexpected line: ours hold them, the kept JSON need not."""
 
 Status = Literal["passed", "failed", "error", "not run"]
 
@@ -30,24 +32,21 @@ def library() -> SimpleNamespace:
     """What is used of Great Expectations. Its analytics are off (contracts/quiet.py)."""
     import great_expectations as gx
     import great_expectations.expectations as expectations
-    from great_expectations.expectations.row_conditions import Column
     from great_expectations.render.renderer import ValidationResultsPageRenderer
     from great_expectations.render.view import DefaultJinjaPageView
 
+    # One view for all pages: each keeps the templates it has compiled.
     return SimpleNamespace(
-        gx=gx,
-        expectations=expectations,
-        Column=Column,
-        renderer=ValidationResultsPageRenderer,
-        view=DefaultJinjaPageView,
+        gx=gx, expectations=expectations, renderer=ValidationResultsPageRenderer(), view=DefaultJinjaPageView()
     )
 
 
 class Outcome(Config):
-    """What became of one expectation, in words and counts. `unexpected` and `rows` count what it looked at."""
+    """What became of one rule, in words and counts. `unexpected` and `rows` count what it looked at."""
 
     suite: str
     kind: str
+    """The expectation's class, or what else evaluated the rule."""
     code: str
     scope: Literal["row", "set"]
     says: str
@@ -63,11 +62,11 @@ class Outcome(Config):
 
 @dataclass(frozen=True)
 class Checked:
-    """One suite over one table. `bad` maps the position of an outcome to the row numbers it objects to."""
+    """One suite over one frame. `bad` maps the position of an outcome to the frame's lines it objects to."""
 
     outcomes: tuple[Outcome, ...]
     native: dict[str, Any] | None = None
-    """Great Expectations' own result as JSON, without the lists that grow with the number of bad rows."""
+    """Great Expectations' own result as JSON, without the lists that grow with the number of unexpected lines."""
     bad: dict[int, NDArray[np.int64]] = field(default_factory=dict)
     page: str = ""
     """Great Expectations' own page of the result (HTML that loads scripts from the web); "" if nothing ran."""
@@ -77,15 +76,18 @@ class Runner:
     """An in-memory Great Expectations context; it writes nothing to disk and asks no network."""
 
     def __init__(self) -> None:
-        gx = library().gx
-        self._context = gx.get_context(mode="ephemeral")
-        self._context.variables.progress_bars = {"globally": False}
-        self._pandas = self._context.data_sources.add_pandas("tables")
+        context = library().gx.get_context(mode="ephemeral")
+        context.variables.progress_bars = {"globally": False}
+        # One asset for all frames: each new one costs the library two dumps of its whole configuration.
+        asset = context.data_sources.add_pandas("aggregates").add_dataframe_asset("frame")
+        self._frame = asset.add_batch_definition_whole_dataframe("whole")
 
     def check(self, name: str, frame: Any, expectations: list[Any], healthy: set[str]) -> Checked:
         """Runs those expectations whose needed columns are healthy over a pandas frame.
 
-        Row rules need the frame's index to be 0..rows-1; an index named `file` is given with the examples.
+        The frame's index must be 0..lines-1. A rule over a frame's lines gets one sentence for each line it objects
+        to, made from `broken` by putting the line's cells for {column}; a rule over a whole column gets one, in which
+        {found} is what was observed.
         """
         runnable = [e for e in expectations if set(e.meta["needs"]) <= healthy]
         for order, expectation in enumerate(runnable):
@@ -94,14 +96,8 @@ class Runner:
         native = None
         if runnable:
             suite = library().gx.ExpectationSuite(name=name, expectations=runnable)
-            asset = self._pandas.add_dataframe_asset(name)
-            batch = asset.add_batch_definition_whole_dataframe("whole").get_batch(
-                batch_parameters={"dataframe": frame.reset_index() if frame.index.name == INDEX_NAME else frame}
-            )
-            form: dict[str, Any] = {"result_format": "COMPLETE"}
-            if frame.index.name == INDEX_NAME:
-                form["unexpected_index_column_names"] = [INDEX_NAME]
-            validated = batch.validate(suite, result_format=form)
+            batch = self._frame.get_batch(batch_parameters={"dataframe": frame})
+            validated = batch.validate(suite, result_format={"result_format": "COMPLETE"})
             results = sorted(validated.results, key=lambda r: int(r.expectation_config.meta["order"]))
             native = _native(validated)
         outcomes: list[Outcome] = []
@@ -113,9 +109,9 @@ class Runner:
                 outcomes.append(_not_run(name, expectation, lacking))
                 continue
             result = next(found)
-            outcome = _outcome(name, expectation, result)
-            if outcome.scope == "row" and outcome.status == "failed":
-                bad[len(outcomes)] = np.asarray(result.result["unexpected_index_list"], dtype=np.int64)
+            outcome, lines = _outcome(name, expectation, result, frame)
+            if lines.size:
+                bad[len(outcomes)] = lines
             outcomes.append(outcome)
         return Checked(tuple(outcomes), native, bad, _page(validated) if runnable else "")
 
@@ -126,8 +122,10 @@ def _page(validated: Any) -> str:
     for result in validated.results:
         for key in TRIMMED:
             result.result.pop(key, None)
+        if isinstance(observed := result.result.get("observed_value"), np.generic):
+            result.result["observed_value"] = observed.item()  # the library reads numbers from their repr
     validated.meta.setdefault("run_id", None)
-    page: str = gx.view().render(gx.renderer().render(validated))
+    page: str = gx.view.render(gx.renderer.render(validated))
     return page
 
 
@@ -149,27 +147,52 @@ def _facts(expectation: Any) -> dict[str, Any]:
     }
 
 
-def _outcome(suite: str, expectation: Any, result: Any) -> Outcome:
+def _outcome(suite: str, expectation: Any, result: Any, frame: Any) -> tuple[Outcome, NDArray[np.int64]]:
+    """What a result says, and the frame's lines it objects to."""
     facts = _facts(expectation)
+    none = np.zeros(0, dtype=np.int64)
     raised = _raised(result.exception_info)
     if raised:
         problem = f"the rule that {facts['says']} could not be evaluated ({raised})"
-        return Outcome(suite=suite, **facts, status="error", problem=problem)
+        return Outcome(suite=suite, **facts, status="error", problem=problem), none
     values = result.result
-    unexpected = int(values.get("unexpected_count") or 0)
-    rows = int(values.get("element_count") or 0)
-    examples = _examples(values)
+    unexpected, rows = int(values.get("unexpected_count") or 0), int(values.get("element_count") or 0)
+    lines = np.asarray(values.get("unexpected_index_list") or [], dtype=np.int64)
+    broken = str(expectation.meta["broken"])
     if "unexpected_count" in values:
-        observed = f"{unexpected:,} of {rows:,} rows"
+        observed = f"{unexpected:,} of {rows:,} {expectation.meta.get('unit') or 'rows'}"
+        sentences = [fill(broken, {**frame.iloc[line].to_dict(), "found": observed}) for line in lines[:SENTENCES]]
+        sentences += [f"and {len(lines) - SENTENCES} more like it"] if len(lines) > SENTENCES else []
     else:
-        observed = _text(values.get("observed_value")) if values.get("observed_value") is not None else ""
-    problem = ""
-    if not result.success and facts["scope"] == "set":
-        found = examples[0] if "partial_unexpected_index_list" in values and _named(values) else observed
-        problem = str(expectation.meta["broken"]).replace("{found}", found or "nothing")
-    return Outcome(
+        observed = text(values.get("observed_value")) if values.get("observed_value") is not None else ""
+        sentences = [fill(broken, {**_only_line(frame), "found": observed or "nothing"})]
+    problem = "; ".join(dict.fromkeys(sentences)) if not result.success and facts["scope"] == "set" else ""
+    outcome = Outcome(
         suite=suite, **facts, status="passed" if result.success else "failed", observed=observed,
-        unexpected=unexpected, rows=rows, examples=examples, problem=problem,
+        unexpected=unexpected, rows=rows, examples=_examples(values), problem=problem,
+    )  # fmt: skip
+    return outcome, lines
+
+
+def _only_line(frame: Any) -> dict[str, Any]:
+    return dict(frame.iloc[0].to_dict()) if len(frame) == 1 else {}
+
+
+def _cell(value: Any) -> str:
+    """A cell of a frame in a sentence: whole numbers with commas, text uncut."""
+    if isinstance(value, (float, np.floating)) and float(value).is_integer() and abs(float(value)) < 1e15:
+        return f"{int(value):,}"
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return f"{int(value):,}"
+    if isinstance(value, str):
+        return value if value.isprintable() else repr(value)
+    return text(value)
+
+
+def fill(template: str, values: dict[str, Any]) -> str:
+    """The template with {name} replaced where the name is known, in one go: what is put in is not read again."""
+    return re.sub(
+        r"\{([^{}]+)\}", lambda part: _cell(values[part[1]]) if part[1] in values else part[0], template
     )  # fmt: skip
 
 
@@ -180,20 +203,9 @@ def _raised(info: dict[str, Any]) -> str:
     return messages[0].strip().splitlines()[0] if messages else ""
 
 
-def _named(values: dict[str, Any]) -> bool:
-    places = values.get("partial_unexpected_index_list") or []
-    return bool(places) and isinstance(places[0], dict)
-
-
 def _examples(values: dict[str, Any]) -> tuple[str, ...]:
-    """The first few different unexpected values; with the file they are in where the table is one of files."""
-    if _named(values):
-        texts = [
-            f"{_text(next(v for k, v in place.items() if k != INDEX_NAME))} in {place[INDEX_NAME]}"
-            for place in values["partial_unexpected_index_list"]
-        ]
-    else:
-        texts = [_text(value) for value in values.get("partial_unexpected_list") or [] if not _missing(value)]
+    """The first few different unexpected values."""
+    texts = [text(value) for value in values.get("partial_unexpected_list") or [] if not _missing(value)]
     return tuple(dict.fromkeys(texts))[:EXAMPLES]
 
 
@@ -204,18 +216,19 @@ def _missing(value: Any) -> bool:
     return not isinstance(value, (list, tuple, dict)) and bool(pd.isna(value))
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """A value as a person reads it: numbers short, what cannot be printed escaped, at most 80 characters."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())[:LONGEST_EXAMPLE]
+        return ", ".join(f"{key} {text(item)}" for key, item in value.items())[:LONGEST_EXAMPLE]
     if isinstance(value, (list, tuple)):
-        return " / ".join(_text(item) for item in value)
+        return " / ".join(text(item) for item in value)
     if isinstance(value, (float, np.floating)):
         return f"{float(value):.6g}"
     if isinstance(value, str):
-        text = value if value.isprintable() and value.strip() == value != "" else repr(value)
+        shown = value if value.isprintable() and value.strip() == value != "" else repr(value)
     else:
-        text = str(value)
-    return text if len(text) <= LONGEST_EXAMPLE else text[: LONGEST_EXAMPLE - 1] + "…"
+        shown = str(value)
+    return shown if len(shown) <= LONGEST_EXAMPLE else shown[: LONGEST_EXAMPLE - 1] + "…"
 
 
 def _native(validated: Any) -> dict[str, Any]:
@@ -230,11 +243,13 @@ def _native(validated: Any) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """NaN and infinity as text: JSON has neither."""
+    """NaN and infinity as text, since JSON has neither; numpy's scalars as Python's."""
     if isinstance(value, dict):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
+    if isinstance(value, np.generic):
+        return _finite(value.item())
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

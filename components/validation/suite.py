@@ -1,27 +1,31 @@
-"""The suites: every rule about the data, each one a Great Expectations expectation and stated nowhere else.
+"""The reason codes, the types a column may have, and the set-wide rules as Great Expectations suites.
 
-Built from the log contract (contracts/columns.py), the dataset's declared context and the feature spec. `row`
-rules quarantine the rows they find; `set` rules close the gate. Each expectation's meta says
+A `row` rule (rules.py) is evaluated in DuckDB and quarantines the rows it finds. A `set` rule is an expectation, stated
+here, over a small frame of aggregates that DuckDB computed (frames.py); one that fails closes the gate. Each
+expectation's meta says
 
-    reason   the code a bad row gets in the quarantine, or a failed set-wide rule in the report
+    reason   the code of a failure in the report
     scope    "row" or "set"
     says     the rule in plain words
-    broken   set rules: what is wrong when it fails, with {found} for what was found
-    needs    columns without which the rule cannot run
+    broken   what is wrong when it fails: {found} stands for what was found, {column} for a cell of the frame's line
+    unit     what the frame's lines are: files, columns, days ...
+    needs    columns of the frame without which the rule cannot run
 
-Great Expectations passes over nulls in all but the null rules, lets inf through NotNull and an all-null column
-through Between: hence the pairs of rules below. It is imported inside the functions, since that takes seconds.
+Great Expectations passes over nulls in all but the null rules. It is imported inside the functions, since that takes
+seconds.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.contracts import columns as c
 from components.contracts.dataset import DatasetInfo
 from components.contracts.spec import Dtype, FeatureSpec, View
-from components.validation.gate import ValidationLimits
 from components.validation.runner import library
+
+if TYPE_CHECKING:
+    from components.validation.gate import ValidationLimits
 
 ROW, SET = "row", "set"
 FUNNEL = "FUNNEL"
@@ -30,22 +34,31 @@ REASONS: dict[str, tuple[str, str]] = {
     "COLUMN_MISSING": (SET, "A column the contract, the declared context or the model needs is not in the log."),
     "COLUMN_TYPE": (SET, "A column has a type other than the declared one in some file (an absent one included)."),
     "NO_ROWS": (SET, "The log has no usable row."),
+    "DAY_MISSING": (SET, "Between the log's first and last usable day too many dates have no partition."),
+    "DAY_EMPTY": (SET, "A day's partition has no rows."),
     "SPLIT_EMPTY": (SET, "Train, validation or test has no usable row."),
     "CLICK_RATE": (SET, "The click rate of the usable rows is not strictly between its limits (0 and 1)."),
     "NO_CONVERSIONS": (SET, "Train or test has fewer conversions than a model can be trained or judged on."),
     "CONTEXT_EMPTY": (SET, "A context column is null in every usable row."),
+    "LINES_REFUSED": (SET, "The importer could not read a larger share of the source's lines than is allowed."),
+    "SOURCE_TRUNCATED": (SET, "A source file ended before its end, and nobody knows what is lost."),
     "VIEW_COLUMN": (SET, "A feature table lacks its key, a time or a declared field."),
     "VIEW_TYPE": (SET, "A feature table's column has a type other than the declared one."),
     "VIEW_EMPTY": (SET, "A declared feature table has no rows, or a field of it no value."),
     "VIEW_KEY": (SET, "A feature row has no key or no time."),
     "VIEW_DUPLICATE": (SET, "A feature table has two rows for one key, time and creation time."),
     "VIEW_TIME": (SET, "A feature row was created before the time it describes, or not before as-of."),
+    "VIEW_STALE": (SET, "A feature table's newest row is older at as-of than its time to live: all has expired."),
     "VIEW_INFINITE": (SET, "A numeric feature is infinite."),
+    "VIEW_RANGE": (SET, "A feature lies outside its declared minimum and maximum in too many rows."),
+    "VIEW_BAG": (SET, "A bag and its weights differ in length, or hold a null, or a weight that is none."),
+    "DRIFT": (SET, "A measure of the usable data lies further from the accepted reference profile than its limit."),
     "NULL_ID": (ROW, "impression_id, user_id or item_id is null."),
+    "NULL_GROUP": (ROW, "group_id is null, and a feature view is keyed by it."),
     "NULL_TIME": (ROW, "event_timestamp is null."),
     "NULL_LABEL": (ROW, "click or conversion is null or NaN."),
     "NULL_SPLIT": (ROW, "The row belongs to no split."),
-    "DUPLICATE_ID": (ROW, "impression_id occurs more than once; all its copies are quarantined."),
+    "DUPLICATE_ID": (ROW, "impression_id occurs more than once in the log; all its copies are quarantined."),
     "ID_LENGTH": (ROW, "An id is empty or longer than the limit."),
     "ID_CHARACTERS": (ROW, "An id contains a control character."),
     "LABEL": (ROW, "click or conversion is something other than 0 and 1."),
@@ -60,6 +73,8 @@ REASONS: dict[str, tuple[str, str]] = {
     "POSITION": (ROW, "position is less than 1 or more than the limit."),
     "HOUR": (ROW, "hour is not within 0 and 23."),
     "CONTEXT_INFINITE": (ROW, "A numeric context column is infinite."),
+    "RANGE": (ROW, "A context value lies outside the minimum and maximum its feature declares."),
+    "BAG": (ROW, "A bag and its weights differ in length, hold a null, or a weight is negative or not finite."),
 }
 """Every reason code: its scope and its sentence, in the order of the report. The order of the row rules decides
 which reason is a row's first."""
@@ -75,14 +90,15 @@ TYPES: dict[Dtype, tuple[str, ...]] = {
     "int": (*INTEGERS, *FLOATS),  # integers with nulls leave pandas as floats
     "float": (*FLOATS, *INTEGERS),
     "bool": ("bool",),
+    "strings": tuple(f"list<{kind}>" for kind in STRINGS),  # large lists are written so too (tables.type_name)
+    "floats": tuple(f"list<{kind}>" for kind in (*FLOATS, *INTEGERS)),
 }
-
-ABSENT = "absent"
-"""Type of a column in a file that has no such column."""
-EVENT_DATE = "derived.event_date"
-CLICK_DEADLINE = "derived.click_deadline"
-CONVERSION_DEADLINE = "derived.conversion_deadline"
-FINITE = 1.7976931348623157e308
+PLAIN = {
+    STRINGS: "string", UTC: "a UTC time in microseconds", LABEL_TYPES: "0 or 1 as a number", TYPES["int"]: "a number",
+    TYPES["float"]: "a number", TYPES["bool"]: "bool", TYPES["strings"]: "a list of strings",
+    TYPES["floats"]: "a list of numbers",
+}  # fmt: skip
+"""What sentences call the types that are allowed for one kind of column."""
 
 
 def rules_table() -> list[tuple[str, str, str]]:
@@ -90,7 +106,9 @@ def rules_table() -> list[tuple[str, str, str]]:
     return [(code, scope, sentence) for code, (scope, sentence) in REASONS.items()]
 
 
-def rule(kind: str, code: str, says: str, *, broken: str = "", needs: tuple[str, ...] = (), **arguments: Any) -> Any:
+def rule(
+    kind: str, code: str, says: str, *, broken: str = "", needs: tuple[str, ...] = (), unit: str = "", **arguments: Any
+) -> Any:
     """One expectation, `kind` without its leading `Expect`. Its needs are the columns it names, and `needs`."""
     named = [arguments[key] for key in ("column", "column_A", "column_B") if key in arguments]
     meta = {
@@ -98,19 +116,25 @@ def rule(kind: str, code: str, says: str, *, broken: str = "", needs: tuple[str,
         "scope": REASONS[code][0],
         "says": says,
         "broken": broken or f"not true: {says} (found {{found}})",
+        "unit": unit,
         "needs": sorted({*named, *arguments.get("column_list", ()), *needs}),
     }
     return getattr(library().expectations, f"Expect{kind}")(meta=meta, **arguments)
 
 
+def ids(spec: FeatureSpec) -> tuple[str, ...]:
+    """Id columns the log must have: group_id where a view is keyed by it."""
+    return (*c.IDS, *(key for key in spec.keys if key not in c.IDS))
+
+
 def context_types(info: DatasetInfo, spec: FeatureSpec) -> dict[str, Dtype]:
-    """Context columns the log must have: those the dataset declares and those the model reads."""
-    return {**info.context, **{feature.name: feature.dtype for feature in spec.context}}
+    """Context columns the log must have: those the dataset declares and those the model reads, weights included."""
+    return {**info.context, **{name: dtype for feature in spec.context for name, dtype in feature.raw.items()}}
 
 
 def log_types(info: DatasetInfo, spec: FeatureSpec) -> dict[str, tuple[str, ...]]:
     """Columns the log must have, and the Arrow types each may have (the first is the one to write)."""
-    types: dict[str, tuple[str, ...]] = dict.fromkeys(c.IDS, STRINGS)
+    types: dict[str, tuple[str, ...]] = dict.fromkeys(ids(spec), STRINGS)
     types[c.EVENT_TIMESTAMP] = UTC
     for label, time in zip(c.LABELS, c.LABEL_TIMESTAMPS, strict=True):
         types[label] = LABEL_TYPES
@@ -123,184 +147,131 @@ def log_types(info: DatasetInfo, spec: FeatureSpec) -> dict[str, tuple[str, ...]
 
 def view_types(view: View, spec: FeatureSpec) -> dict[str, tuple[str, ...]]:
     """Columns a feature table must have, as `log_types`."""
-    fields = {f.name: TYPES[f.dtype] for f in spec.from_source(view.name)}
+    fields = {name: TYPES[dtype] for f in spec.from_source(view.name) for name, dtype in f.raw.items()}
     return {view.entity: STRINGS, c.EVENT_TIMESTAMP: UTC, c.CREATED_TIMESTAMP: UTC, **fields}
 
 
-def exist_suite(types: dict[str, tuple[str, ...]], code: str, where: str) -> list[Any]:
-    """Over a table with one row a file and one column a column of the files (cells: Arrow types)."""
+def column_suite(missing: str, wrong: str) -> list[Any]:
+    """Over a frame with a line for each table, column and type found (frames.columns)."""
+    pairs = [(plain, kind) for allowed, plain in PLAIN.items() for kind in allowed]
     return [
-        rule("ColumnToExist", code, f"{where} has the column {name}", broken=f"{where} has no column '{name}'",
-             column=name)
-        for name in types
+        rule("ColumnValuesToNotBeNull", missing, "every column that is needed is there",
+             broken="{table} has no column '{column}'", unit="columns", column="type"),
+        rule("ColumnPairValuesToBeInSet", wrong, "every column has the declared type in every file",
+             broken="column '{column}' of {table} is {type} in {where}, not {wanted}", unit="columns",
+             column_A="wanted", column_B="type", value_pairs_set=pairs, ignore_row_if="either_value_is_missing"),
     ]  # fmt: skip
 
 
-def type_suite(types: dict[str, tuple[str, ...]], code: str, where: str) -> list[Any]:
-    """Over the same table as `exist_suite`."""
-    return [
-        rule("ColumnValuesToBeInSet", code, f"in every file of {where}, {name} is {_plain(allowed)}",
-             broken=f"column '{name}' of {where} is {{found}}, not {_plain(allowed)}",
-             column=name, value_set=list(allowed))
-        for name, allowed in types.items()
-    ]  # fmt: skip
+def whole_suite(limits: ValidationLimits, dated: bool, imported: bool) -> list[Any]:
+    """Over one line for the log as a whole (frames.whole).
 
-
-def _plain(allowed: tuple[str, ...]) -> str:
-    names = {STRINGS: "string", UTC: "a UTC time in microseconds", LABEL_TYPES: "0 or 1 as a number"}
-    return names.get(allowed, "a number" if "int64" in allowed else allowed[0])
-
-
-def row_suite(info: DatasetInfo, spec: FeatureSpec, limits: ValidationLimits, as_of: str) -> list[Any]:
-    """Rules for single rows of the log, in the order in which a row's reasons are listed."""
-    rules = [rule("ColumnValuesToNotBeNull", "NULL_ID", f"{name} is not null", column=name) for name in c.IDS]
-    rules.append(rule("ColumnValuesToNotBeNull", "NULL_TIME", "event_timestamp is not null", column=c.EVENT_TIMESTAMP))
-    rules += [
-        rule("ColumnValuesToNotBeNull", "NULL_LABEL", f"{name} is neither null nor NaN", column=name)
-        for name in c.LABELS
-    ]
-    rules.append(rule("ColumnValuesToNotBeNull", "NULL_SPLIT", "split is not null", column=c.SPLIT))
-    rules.append(
-        rule("ColumnValuesToBeUnique", "DUPLICATE_ID", "impression_id occurs once in the log", column=c.IMPRESSION_ID)
-    )
-    for name in c.IDS:
-        longest = limits.max_id_length
-        rules.append(rule("ColumnValueLengthsToBeBetween", "ID_LENGTH", f"{name} has 1 to {longest} characters",
-                          column=name, min_value=1, max_value=longest))  # fmt: skip
-        rules.append(rule("ColumnValuesToNotMatchRegex", "ID_CHARACTERS", f"{name} has no control character",
-                          column=name, regex=r"[\x00-\x1f\x7f]"))  # fmt: skip
-    rules += [
-        rule("ColumnValuesToBeInSet", "LABEL", f"{name} is 0 or 1", column=name, value_set=[0, 1]) for name in c.LABELS
-    ]
-    rules.append(_not_before(FUNNEL, "a conversion implies a click", c.CLICK, c.CONVERSION))
-    if info.has_label_times:
-        rules += _label_time_rules()
-    rules.append(rule("ColumnPairValuesToBeEqual", "TIME_PARTITION", "the event's UTC date is its dt partition",
-                      column_A=EVENT_DATE, column_B=c.PARTITION, ignore_row_if="either_value_is_missing"))  # fmt: skip
-    rules.append(rule("ColumnValuesToBeBetween", "TIME_RANGE", f"the event is in [{limits.earliest}, as-of {as_of})",
-                      column=c.EVENT_TIMESTAMP, min_value=limits.earliest, max_value=as_of,
-                      strict_max=True))  # fmt: skip
-    rules.append(rule("ColumnValuesToBeInSet", "SPLIT", "split is train, valid, test or gap",
-                      column=c.SPLIT, value_set=[*c.SPLITS, c.GAP]))  # fmt: skip
-    return rules + _context_rules(context_types(info, spec), limits)
-
-
-def _not_before(code: str, says: str, later: str, earlier: str, **arguments: Any) -> Any:
-    """`later` >= `earlier` wherever both have a value."""
-    return rule("ColumnPairValuesAToBeGreaterThanB", code, says, column_A=later, column_B=earlier, or_equal=True,
-                ignore_row_if="either_value_is_missing", **arguments)  # fmt: skip
-
-
-def _label_time_rules() -> list[Any]:
-    """A label is 1 exactly if its time lies in its window. A time just at the window's end may go either way."""
-    column = library().Column
-    clicked, shown = column(c.CLICK) == 1, column(c.CLICK) == 0
-    bought = clicked & (column(c.CONVERSION) == 1)
-    clicked_only = clicked & (column(c.CONVERSION) == 0)
-    click, conversion = c.CLICK_TIMESTAMP, c.CONVERSION_TIMESTAMP
-    for_click, for_conversion = (c.CLICK,), (c.CLICK, c.CONVERSION)
-    return [
-        _not_before("CLICK_BEFORE_EVENT", "a click is not earlier than its impression", click, c.EVENT_TIMESTAMP),
-        _not_before("CONVERSION_BEFORE_CLICK", "a conversion is not earlier than its click", conversion, click),
-        rule("ColumnValuesToNotBeNull", "CLICK_TIME", "where click is 1 there is a click time",
-             column=click, row_condition=clicked, needs=for_click),
-        _not_before("CLICK_TIME", "where click is 1 its time is within the click window",
-                    CLICK_DEADLINE, click, row_condition=clicked, needs=for_click),
-        _not_before("CLICK_TIME", "where click is 0 no click time lies within the click window",
-                    click, CLICK_DEADLINE, row_condition=shown, needs=for_click),
-        rule("ColumnValuesToNotBeNull", "CONVERSION_TIME", "where a click converted there is a conversion time",
-             column=conversion, row_condition=bought, needs=for_conversion),
-        _not_before("CONVERSION_TIME", "where a click converted, its time is within the conversion window",
-                    CONVERSION_DEADLINE, conversion, row_condition=bought, needs=for_conversion),
-        _not_before("CONVERSION_TIME", "where a click did not convert, no conversion time is within the window",
-                    conversion, CONVERSION_DEADLINE, row_condition=clicked_only, needs=for_conversion),
-    ]  # fmt: skip
-
-
-def _context_rules(types: dict[str, Dtype], limits: ValidationLimits) -> list[Any]:
-    numeric = [name for name, dtype in types.items() if dtype in ("int", "float")]
-    rules = []
-    for name in numeric:
-        if name == c.POSITION:
-            top = limits.max_position
-            rules.append(rule("ColumnValuesToBeBetween", "POSITION", f"position is within 1 and {top}", column=name,
-                              min_value=1, max_value=top))  # fmt: skip
-        elif name == "hour":
-            rules.append(rule("ColumnValuesToBeBetween", "HOUR", "hour is within 0 and 23", column=name,
-                              min_value=0, max_value=23))  # fmt: skip
-        else:
-            rules.append(rule("ColumnValuesToBeBetween", "CONTEXT_INFINITE", f"{name} is finite", column=name,
-                              min_value=-FINITE, max_value=FINITE))  # fmt: skip
-    return rules
-
-
-def count_suite(code: str, where: str) -> list[Any]:
-    return [rule("TableRowCountToBeBetween", code, f"{where} has rows", broken=f"{where} has no rows", min_value=1)]
-
-
-def whole_suite(info: DatasetInfo, spec: FeatureSpec, limits: ValidationLimits) -> list[Any]:
-    """Rules for the usable rows as a whole, which are those no row rule objected to."""
+    Args:
+        dated: the log is split by time, so that a date without rows is one that is missing.
+        imported: the importer left an account of the source's lines.
+    """
     low, high = limits.min_click_rate, limits.max_click_rate
-    column = library().Column
     rules = [
-        rule("ColumnDistinctValuesToContainSet", "SPLIT_EMPTY", f"the {split} split has usable rows",
-             broken=f"the {split} split has no usable rows", column=c.SPLIT, value_set=[split])
-        for split in c.SPLITS
-    ]  # fmt: skip
-    rules.append(
-        rule("ColumnMeanToBeBetween", "CLICK_RATE", f"the click rate lies strictly between {low:g} and {high:g}",
+        rule("ColumnMinToBeBetween", "NO_ROWS", "the log, bad rows left out, has rows",
+             broken="the log, bad rows left out, has no rows", column="rows", min_value=1),
+        rule("ColumnMaxToBeBetween", "CLICK_RATE", f"the click rate lies strictly between {low:g} and {high:g}",
              broken=f"the click rate of the usable rows is {{found}}, not strictly between {low:g} and {high:g}",
-             column=c.CLICK, min_value=low, max_value=high, strict_min=True, strict_max=True)
-    )  # fmt: skip
-    for split, least in ((c.TRAIN, limits.min_train_conversions), (c.TEST, limits.min_test_conversions)):
-        rules.append(
-            rule("ColumnSumToBeBetween", "NO_CONVERSIONS", f"the {split} split has {least} or more conversions",
-                 broken=f"the {split} split has {{found}} conversions where {least} are needed", column=c.CONVERSION,
-                 min_value=least, row_condition=column(c.SPLIT) == split, needs=(c.SPLIT,))
-        )  # fmt: skip
-    rules += [
-        rule("ColumnProportionOfNonNullValuesToBeBetween", "CONTEXT_EMPTY", f"{name} has a value in some row",
-             broken=f"context column '{name}' is null in every usable row", column=name, min_value=0, strict_min=True)
-        for name in context_types(info, spec)
+             column="click_rate", min_value=low, max_value=high, strict_min=True, strict_max=True),
     ]  # fmt: skip
+    if dated:
+        rules.append(
+            rule("ColumnMaxToBeBetween", "DAY_MISSING",
+                 f"at most {limits.max_missing_days} dates from the first usable day to the last have no partition",
+                 broken="from {first_day} to {last_day} there is no partition for {missing_named} "
+                 f"(limit {limits.max_missing_days} days)", column="missing_days", max_value=limits.max_missing_days)
+        )  # fmt: skip
+    if imported:
+        most = limits.max_refused_share
+        rules += [
+            rule("ColumnMaxToBeBetween", "LINES_REFUSED", f"at most {most:g} of the source's lines were refused",
+                 broken="{refused} of the source's {lines} lines were refused, a share of {found} "
+                 f"(limit {most:g}): {{refused_named}}", column="refused_share", max_value=most),
+            rule("ColumnMaxToBeBetween", "SOURCE_TRUNCATED", "no source file ended before its end",
+                 broken="{truncated_named} ended before its end, and what is lost is unknown", column="truncated",
+                 max_value=0),
+        ]  # fmt: skip
     return rules
 
 
-def view_suite(view: View, spec: FeatureSpec, as_of: str) -> list[Any]:
-    """Rules for one feature table. All are set-wide: a snapshot with a hole gives wrong features silently."""
-    key, event, created = view.entity, c.EVENT_TIMESTAMP, c.CREATED_TIMESTAMP
-    table = f"feature table {view.name}"
-    rules = [
-        rule("ColumnValuesToNotBeNull", "VIEW_KEY", f"{name} of {table} is not null",
-             broken=f"{name} of {table} is null in {{found}}", column=name)
-        for name in (key, event, created)
+def split_suite() -> list[Any]:
+    """Over a line for each of train, validation and test (frames.splits)."""
+    return [
+        rule("ColumnValuesToBeBetween", "SPLIT_EMPTY", "train, validation and test have usable rows",
+             broken="the {split} split has no usable rows", unit="splits", column="rows", min_value=1),
+        rule("ColumnPairValuesAToBeGreaterThanB", "NO_CONVERSIONS", "train and test have conversions enough",
+             broken="the {split} split has {conversions} conversions where {needed} are needed", unit="splits",
+             column_A="conversions", column_B="needed", or_equal=True),
     ]  # fmt: skip
-    rules.append(
-        rule("CompoundColumnsToBeUnique", "VIEW_DUPLICATE", f"{table} has one row for a key, time and creation time",
-             broken=f"{table} has two rows for one {key}, time and creation time in {{found}}",
-             column_list=[key, event, created], ignore_row_if="any_value_is_missing")
-    )  # fmt: skip
-    rules.append(
-        rule("ColumnPairValuesAToBeGreaterThanB", "VIEW_TIME", f"{table} is created after the time it describes",
-             broken=f"{table} has rows created before the time they describe: {{found}}", column_A=created,
-             column_B=event, or_equal=True, ignore_row_if="either_value_is_missing")
-    )  # fmt: skip
-    rules += [
-        rule("ColumnValuesToBeBetween", "VIEW_TIME", f"{name} of {table} is before as-of {as_of}",
-             broken=f"{name} of {table} is not before as-of {as_of} in {{found}}", column=name,
-             min_value="1900-01-01T00:00:00Z", max_value=as_of, strict_max=True)
-        for name in (event, created)
+
+
+def day_suite() -> list[Any]:
+    """Over a line for each partition (frames.days)."""
+    return [
+        rule("ColumnValuesToBeBetween", "DAY_EMPTY", "every day's partition has rows",
+             broken="the partition of {day} has no rows", unit="days", column="rows", min_value=1)
     ]  # fmt: skip
-    for feature in spec.from_source(view.name):
-        rules.append(
-            rule("ColumnProportionOfNonNullValuesToBeBetween", "VIEW_EMPTY", f"{feature.name} of {table} has values",
-                 broken=f"{feature.name} of {table} is null in every row", column=feature.name, min_value=0,
-                 strict_min=True)
-        )  # fmt: skip
-        if feature.dtype in ("int", "float"):
-            rules.append(
-                rule("ColumnValuesToBeBetween", "VIEW_INFINITE", f"{feature.name} of {table} is finite",
-                     broken=f"{feature.name} of {table} is infinite in {{found}}", column=feature.name,
-                     min_value=-FINITE, max_value=FINITE)
-            )  # fmt: skip
-    return rules
+
+
+def context_suite() -> list[Any]:
+    """Over a line for each context column (frames.context)."""
+    return [
+        rule("ColumnValuesToBeBetween", "CONTEXT_EMPTY", "every context column has a value in some usable row",
+             broken="context column '{column}' is null in every usable row", unit="columns", column="values",
+             min_value=1)
+    ]  # fmt: skip
+
+
+def view_suite(limits: ValidationLimits, as_of: str) -> list[Any]:
+    """Over a line for each feature table (frames.tables). All set-wide: a hole gives wrong features silently."""
+    table, unit = "feature table {view}", "tables"
+
+    def none(code: str, column: str, says: str, broken: str) -> Any:
+        return rule("ColumnValuesToBeBetween", code, says, broken=broken, unit=unit, column=column, max_value=0)
+
+    return [
+        rule("ColumnValuesToBeBetween", "VIEW_EMPTY", "every feature table has rows", broken=f"{table} has no rows",
+             unit=unit, column="rows", min_value=1),
+        none("VIEW_KEY", "null_key", "the key of a feature row is not null",
+             f"{{key}} of {table} is null in {{null_key}} of {{rows}} rows"),
+        none("VIEW_KEY", "null_event", "the time of a feature row is not null",
+             f"event_timestamp of {table} is null in {{null_event}} of {{rows}} rows"),
+        none("VIEW_KEY", "null_created", "the creation time of a feature row is not null",
+             f"created of {table} is null in {{null_created}} of {{rows}} rows"),
+        none("VIEW_DUPLICATE", "repeated", "a feature table has one row for a key, time and creation time",
+             f"{table} has two rows for one {{key}}, time and creation time in {{repeated}} of {{rows}} rows"),
+        none("VIEW_TIME", "early", "a feature row is created after the time it describes",
+             f"{table} has rows created before the time they describe: {{early}} of {{rows}} rows"),
+        none("VIEW_TIME", "late_event", f"the time of a feature row is before as-of {as_of}",
+             f"event_timestamp of {table} is not before as-of {as_of} in {{late_event}} of {{rows}} rows"),
+        none("VIEW_TIME", "late_created", f"a feature row is created before as-of {as_of}",
+             f"created of {table} is not before as-of {as_of} in {{late_created}} of {{rows}} rows"),
+        rule("ColumnValuesToBeBetween", "VIEW_STALE",
+             f"a feature table's newest row is at most {limits.max_view_age:g} times its time to live old at as-of",
+             broken=f"the newest row of {table} is of {{newest}}, {{age_days}} days before as-of {as_of}, and its "
+             f"values live {{ttl_days}} days (limit {limits.max_view_age:g} times that)", unit=unit, column="age",
+             max_value=limits.max_view_age),
+    ]  # fmt: skip
+
+
+def field_suite(limits: ValidationLimits) -> list[Any]:
+    """Over a line for each field of a feature table (frames.fields)."""
+    field, unit = "{field} of feature table {view}", "fields"
+    share = limits.max_view_range_share
+    return [
+        rule("ColumnValuesToBeBetween", "VIEW_EMPTY", "every field of a feature table has values",
+             broken=f"{field} is null in every row", unit=unit, column="values", min_value=1),
+        rule("ColumnValuesToBeBetween", "VIEW_INFINITE", "numeric features are finite",
+             broken=f"{field} is infinite in {{infinite}} of {{rows}} rows", unit=unit, column="infinite", max_value=0),
+        rule("ColumnValuesToBeBetween", "VIEW_RANGE",
+             f"at most {share:g} of a feature's values lie outside its declared range",
+             broken=f"{field} is not {{range}} in {{outside}} of {{rows}} rows", unit=unit, column="outside_share",
+             max_value=share),
+        rule("ColumnValuesToBeBetween", "VIEW_BAG", "bags fit their weights, with no null and no weight that is none",
+             broken=f"{field} and its weights differ in length, hold a null, or a weight is negative or not finite in "
+             "{bags} of {rows} rows", unit=unit, column="bags", max_value=0),
+    ]  # fmt: skip

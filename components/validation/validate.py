@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from components.contracts import columns as c
+from components.contracts import duck
 from components.contracts.artifacts import Rows
 from components.contracts.config import Config
-from components.contracts.dataset import DatasetInfo
+from components.contracts.dataset import DatasetInfo, Imported
 from components.contracts.errors import DataError, DataGateClosed
 from components.contracts.files import facts_of, new_folder, read_manifest, write_json, write_manifest, write_text
 from components.contracts.paths import run_dir
-from components.contracts.spec import FeatureSpec, View
-from components.validation import suite, tables
+from components.contracts.quality import MATURITY, QUALITY, DayQuality, Maturity, Quality
+from components.contracts.spec import FeatureSpec
+from components.validation import tables
+from components.validation.check import Findings, check
 from components.validation.docs import Page, render
 from components.validation.gate import Day, Evidence, ValidationLimits, Verdict, decide
-from components.validation.runner import Checked, Outcome, Runner
+from components.validation.profile import PROFILE_JSON, Profile
+from components.validation.scan import Scan
+from components.validation.suite import FUNNEL, SET
 
 __all__ = ["ValidateConfig", "ValidationLimits", "run"]
 
@@ -29,45 +30,53 @@ RESULTS = "results.json"
 GX_PAGES = "great_expectations"
 """Folder of Great Expectations' own pages, beside the results they show."""
 DOCS_NAME = "validation.html"
-LOG_PATTERN = f"{c.PARTITION}=*/*.parquet"
+IMPORTED = "imported"
+"""Where ingestion's manifest holds what the importer said of its source."""
 
 
 class ValidateConfig(Config):
-    """What `plan` hands to this stage. `code` is the code version: unused here, part of the cache key."""
+    """What `plan` hands to this stage. `code` is the code version: unused here, part of the cache key.
+
+    `reference` is the profile that drift is judged against; `data_fingerprint` is what this run's own profile says it
+    was measured on.
+    """
 
     spec: FeatureSpec
     info: DatasetInfo
     limits: ValidationLimits = ValidationLimits()
+    reference: Profile | None = None
+    data_fingerprint: str = ""
     code: str = ""
 
 
-@dataclass
-class Findings:
-    """All that was found. `codes` [rows] has one bit set for each reason a row is bad for; 0 is a good row."""
+@dataclass(frozen=True)
+class Ingested:
+    """What ingestion's manifest says of the log."""
 
-    files: list[tables.File]
-    codes: NDArray[np.int64]
-    splits: Any = None
-    """pandas column of each row's split, or None where the log has no such column."""
-    checked: list[Checked] = field(default_factory=list)
+    facts: dict[str, Any]
+    as_of: str
+    rows: Rows
+    dated: bool
+    """The log is split by its own time, so that a date without rows is one that is missing."""
+    maturity: Maturity | None
+    imported: Imported | None
 
-    @property
-    def outcomes(self) -> list[Outcome]:
-        return [outcome for checked in self.checked for outcome in checked.outcomes]
-
-    @property
-    def good(self) -> NDArray[np.bool_]:
-        good: NDArray[np.bool_] = self.codes == 0
-        return good
-
-
-ROW_CODES = tuple(code for code, (scope, _) in suite.REASONS.items() if scope == suite.ROW)
-BIT = {code: 1 << number for number, code in enumerate(ROW_CODES)}
-
-
-def reasons_of(code: int) -> tuple[str, ...]:
-    """The reason codes in a row's bits, the first of them first."""
-    return tuple(name for name in ROW_CODES if code & BIT[name])
+    @classmethod
+    def read(cls, impressions: Path, info: DatasetInfo) -> Ingested:
+        """Raises DataError or CorruptArtifact if the artifact is not what its manifest says."""
+        manifest = read_manifest(impressions)
+        where = f"the manifest of {impressions}"
+        if not manifest.get("as_of"):
+            raise DataError(f"{impressions} does not say its as-of in its manifest: run ingestion again")
+        maturity, imported = manifest.get(MATURITY), manifest.get(IMPORTED)
+        return cls(
+            facts=facts_of(manifest),
+            as_of=str(manifest["as_of"]),
+            rows=Rows.parse(manifest.get("rows", {}), where=where),
+            dated=info.split.kind == "time" and manifest.get("ranges", {}).get("kind") == "time",
+            maturity=Maturity.parse(maturity, where=where) if maturity else None,
+            imported=Imported.parse(imported, where=where) if imported else None,
+        )
 
 
 def run(
@@ -85,178 +94,110 @@ def run(
         DataGateClosed: with every reason; `clean` is then not written.
         DataError, CorruptArtifact: if an artifact cannot be read as what it claims to be.
     """
-    manifest = read_manifest(impressions)
-    as_of = manifest.get("as_of")
-    if not as_of:
-        raise DataError(f"{impressions} does not say its as-of in its manifest: run ingestion again")
+    ingested = Ingested.read(impressions, config.info)
     read_manifest(features)
-    findings = check(config, impressions, features, str(as_of))
-    evidence = gather(findings)
-    verdict = decide(evidence, config.limits)
-
-    by_reason = count_reasons(findings.codes)
-    by_split = split_counts(findings)
-    before = Rows.parse(manifest.get("rows", {}), where=f"rows of {impressions}")
-    rows = after(before, findings, by_split)
-    with new_folder(quarantine) as folder:
-        known = {int(code): reasons_of(int(code)) for code in np.unique(findings.codes)}
-        tables.write_quarantine(findings.files, known, findings.codes, folder)
-        write_json(folder / RESULTS, [checked.native for checked in findings.checked if checked.native])
-        for number, checked in enumerate(findings.checked):
-            if checked.page:
-                write_text(folder / GX_PAGES / f"{number:02}.html", checked.page)
-        write_manifest(
-            folder, rows=evidence.bad, reasons=by_reason, days=[day.model_dump() for day in evidence.days],
-            verdict=verdict.model_dump(mode="json"), as_of=as_of, dataset=config.info.name,
+    with new_folder(clean) as kept:
+        with new_folder(quarantine) as aside:
+            with duck.connect(threads=None, trust_statistics=False) as db:
+                found = check(db, config, ingested, impressions, features, kept, aside)
+            evidence = gather(found)
+            verdict = decide(evidence, config.limits)
+            quality = quality_of(found, ingested)
+            write_results(found, aside)
+            write_manifest(
+                aside, rows=evidence.bad, reasons=found.log.reasons, days=[day.model_dump() for day in evidence.days],
+                verdict=verdict.model_dump(mode="json"), as_of=ingested.as_of, dataset=config.info.name,
+                **{QUALITY: quality.model_dump(mode="json")},
+            )  # fmt: skip
+        page = Page(
+            dataset=config.info.name, as_of=ingested.as_of, source=config.info.source, verdict=verdict,
+            evidence=evidence, limits=config.limits, reasons=found.log.reasons, quality=quality,
+            outcomes=tuple(found.outcomes),
         )  # fmt: skip
-    page = Page(
-        dataset=config.info.name, as_of=str(as_of), source=config.info.source, verdict=verdict, evidence=evidence,
-        limits=config.limits, reasons=by_reason, outcomes=tuple(findings.outcomes),
-    )  # fmt: skip
-    shown = publish(render(page), docs)
-    if not verdict.open:
-        raise DataGateClosed(closed(verdict, quarantine, shown))
-    with new_folder(clean) as folder:
-        tables.write_clean(findings.files, findings.good, folder)
-        write_manifest(folder, **{**facts_of(manifest), "rows": rows.model_dump()})
+        shown = publish(render(page), docs, found.profile)
+        if not verdict.open:
+            raise DataGateClosed(closed(verdict, quarantine, shown, drifted=not all(d.passed for d in found.drift)))
+        for file in found.log.whole:
+            tables.copy(file, kept)
+        rows = after(ingested.rows, found.log)
+        write_manifest(kept, **{**ingested.facts, "rows": rows.model_dump(), QUALITY: quality.model_dump(mode="json")})
     return {
-        "rows": evidence.rows, "quarantined": evidence.bad, "reasons": by_reason, "gate": "open",
-        "expectations": len(findings.outcomes), "click_rate": observed(findings.outcomes, "CLICK_RATE"),
+        "rows": evidence.rows, "quarantined": evidence.bad, "reasons": found.log.reasons, "gate": "open",
+        "expectations": len(found.outcomes), "click_rate": found.click_rate,
     }  # fmt: skip
 
 
-def publish(html: str, docs: Path) -> Path:
-    """Writes the page, and a copy where a person looks first. Returns the path to tell."""
+def write_results(found: Findings, folder: Path) -> None:
+    """Great Expectations' own results and pages, and the profile of the usable rows where there is one."""
+    write_json(folder / RESULTS, [checked.native for checked in found.checked if checked.native])
+    for number, checked in enumerate(found.checked):
+        if checked.page:
+            write_text(folder / GX_PAGES / f"{number:02}.html", checked.page)
+    if found.profile is not None:
+        write_text(folder / PROFILE_JSON, found.profile.to_text())
+
+
+def publish(html: str, docs: Path, profile: Profile | None = None) -> Path:
+    """Writes the page, and a copy of page and profile where a person looks first. Returns the page's path to tell."""
     write_text(docs, html)
     folder = run_dir()
     if folder is None:
         return docs
     write_text(folder / DOCS_NAME, html)
+    if profile is not None:
+        write_text(folder / PROFILE_JSON, profile.to_text())
     return folder / DOCS_NAME
 
 
-def closed(verdict: Verdict, quarantine: Path, docs: Path) -> str:
+def closed(verdict: Verdict, quarantine: Path, docs: Path, drifted: bool = False) -> str:
+    new = ", or accept it as the new reference (`esmm profile accept --force --out FILE`)" if drifted else ""
     return (
         f"the data gate is closed: {'; '.join(verdict.reasons)}. "
         f"See {docs} for every rule and {quarantine} for the bad rows with their reasons; "
         "then mend the source and import it again, or, if the data is right, change the limits "
-        "(`--set validation.max_day_bad_share=...` and the like)"
+        f"(`--set validation.max_day_bad_share=...` and the like){new}"
     )
 
 
-def check(config: ValidateConfig, impressions: Path, features: Path, as_of: str) -> Findings:
-    """Runs all suites. Rules whose columns are missing or of a wrong type are reported as not run."""
-    runner = Runner()
-    files = tables.files_below(impressions, LOG_PATTERN)
-    types = suite.log_types(config.info, config.spec)
-    columns, healthy = _check_columns(runner, "log columns", files, types, "COLUMN_MISSING", "COLUMN_TYPE", "the log")
-    total = sum(file.rows for file in files)
-    findings = Findings(files, np.zeros(total, dtype=np.int64), checked=columns)
-
-    frame = tables.read_frame(files, sorted(healthy))
-    findings.splits = frame[c.SPLIT] if c.SPLIT in healthy else None
-    usable = healthy | {c.PARTITION} | tables.derive(frame, config.info, healthy) if total else set()
-    rules = suite.row_suite(config.info, config.spec, config.limits, as_of)
-    rows = runner.check("log rows", frame, rules, usable)
-    for number, positions in rows.bad.items():
-        findings.codes[positions] |= BIT[rows.outcomes[number].code]
-
-    rules = suite.count_suite("NO_ROWS", "the log, bad rows left out,")
-    rules += suite.whole_suite(config.info, config.spec, config.limits)
-    needed = {name for expectation in rules for name in expectation.meta["needs"]}
-    whole = frame.loc[findings.good, sorted(needed & healthy)]  # narrow: the library hashes what it is given
-    findings.checked += [rows, runner.check("log as a whole", whole, rules, usable if len(whole) else set())]
-    for view in config.spec.views:
-        findings.checked += _check_view(runner, config.spec, view, features, as_of)
-    return findings
-
-
-def _check_columns(
-    runner: Runner, name: str, files: Sequence[tables.File], types: dict[str, tuple[str, ...]],
-    missing: str, wrong: str, where: str,
-) -> tuple[list[Checked], set[str]]:  # fmt: skip
-    """Existence and types. Returns also the columns that passed both. Without files nothing is run."""
-    frame = tables.type_frame(list(files))
-    present = set(frame.columns)
-    exist = runner.check(
-        f"{name}: existence", frame, suite.exist_suite(types, missing, where), set(types) if files else set()
-    )
-    typed = runner.check(f"{name}: types", frame, suite.type_suite(types, wrong, where), present)
-    healthy = {outcome.needs[0] for outcome in typed.outcomes if outcome.status == "passed"}
-    return [exist, typed], healthy
-
-
-def _check_view(runner: Runner, spec: FeatureSpec, view: View, features: Path, as_of: str) -> list[Checked]:
-    files = tables.files_below(features, f"{view.name}/*.parquet")
-    name = f"feature table {view.name}"
-    types = suite.view_types(view, spec)
-    columns, healthy = _check_columns(runner, name, files, types, "VIEW_COLUMN", "VIEW_TYPE", name)
-    frame = tables.read_frame(files, sorted(healthy))
-    rules = suite.count_suite("VIEW_EMPTY", name) + suite.view_suite(view, spec, as_of)
-    return [*columns, runner.check(name, frame, rules, healthy if len(frame) else set())]
-
-
-def gather(findings: Findings) -> Evidence:
+def gather(found: Findings) -> Evidence:
     """What the gate decides on: counts a day, and a sentence for each failed set-wide rule or rule in error."""
-    names = sorted({file.day for file in findings.files})
-    number = {day: index for index, day in enumerate(names)}
-    where = np.concatenate(
-        [np.full(file.rows, number[file.day]) for file in findings.files] or [np.zeros(0, dtype=np.int64)]
-    )
-    size = len(names)
-    rows = np.bincount(where, minlength=size)
-    bad = np.bincount(where[~findings.good], minlength=size)
-    funnel = np.bincount(where[(findings.codes & BIT[suite.FUNNEL]) != 0], minlength=size)
-    outcomes = findings.outcomes
+    outcomes = found.outcomes
     failures = [
         outcome.problem
         for outcome in outcomes
-        if outcome.status == "error" or (outcome.scope == suite.SET and outcome.status == "failed")
+        if outcome.status == "error" or (outcome.scope == SET and outcome.status == "failed")
     ]
+    days = []
+    for day, count in sorted(found.log.days.items()):
+        mostly = max(count.reasons, key=lambda code: count.reasons[code], default="")
+        days.append(Day(day=day, rows=count.rows, bad=count.bad, funnel=count.reasons[FUNNEL], mostly=mostly))
     return Evidence(
-        days=tuple(
-            Day(
-                day=day, rows=int(rows[i]), bad=int(bad[i]), funnel=int(funnel[i]), mostly=_mostly(findings, where == i)
-            )
-            for day, i in number.items()
-        ),
-        set_checks=sum(o.scope == suite.SET and o.status in ("passed", "failed") for o in outcomes),
+        days=tuple(days),
+        set_checks=sum(o.scope == SET and o.status in ("passed", "failed") for o in outcomes),
         failures=tuple(dict.fromkeys(failures)),
     )
 
 
-def _mostly(findings: Findings, rows: NDArray[np.bool_]) -> str:
-    """The most frequent reason among some rows; empty if none is bad."""
-    counts = count_reasons(findings.codes[rows])
-    return max(counts, key=lambda name: counts[name], default="")
+def quality_of(found: Findings, ingested: Ingested) -> Quality:
+    """What later stages are told of the data."""
+    days = tuple(
+        DayQuality(day=day, rows=count.rows, bad=count.bad, reasons=dict(sorted(count.reasons.items())))
+        for day, count in sorted(found.log.days.items())
+    )
+    return Quality(
+        days=days, drift=found.drift, reference=found.reference, maturity=ingested.maturity, imported=ingested.imported
+    )
 
 
-def count_reasons(codes: NDArray[np.int64]) -> dict[str, int]:
-    """Rows by reason; a row with two reasons counts under both."""
-    counts = {name: int(np.count_nonzero(codes & BIT[name])) for name in ROW_CODES}
-    return {name: count for name, count in counts.items() if count}
-
-
-def split_counts(findings: Findings) -> dict[str, int]:
-    """Good rows by split."""
-    return {} if findings.splits is None else tables.count_by(findings.splits[findings.good])
-
-
-def after(before: Rows, findings: Findings, by_split: dict[str, int]) -> Rows:
+def after(before: Rows, found: Scan) -> Rows:
     """The row account after quarantine: splits as counted, and the quarantined rows in a column of their own.
 
     Ingestion leaves the gap's rows out of the log (or in it, as a split of their own): those not in it stay counted.
     """
-    all_rows = {} if findings.splits is None else tables.count_by(findings.splits)
     return before.model_copy(
         update={
-            "quarantined": before.quarantined + int(np.count_nonzero(~findings.good)),
-            "gap": before.gap - all_rows.get(c.GAP, 0) + by_split.get(c.GAP, 0),
-            **{name: by_split.get(name, 0) for name in c.SPLITS},
+            "quarantined": before.quarantined + found.bad,
+            "gap": before.gap - found.all_splits[c.GAP] + found.splits[c.GAP],
+            **{name: found.splits[name] for name in c.SPLITS},
         }
     )
-
-
-def observed(outcomes: Sequence[Outcome], code: str) -> float | None:
-    texts = [outcome.observed for outcome in outcomes if outcome.code == code and outcome.observed]
-    return float(texts[0]) if texts else None

@@ -40,9 +40,9 @@ def show(home: Home, run: str | None, as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Accept the profile of a run that failed, or of another dataset.")
 @click.pass_obj
 def accept(home: Home, run: str | None, out: Path, force: bool) -> None:
-    """Write the profile of RUN (default: the latest) as the reference for later runs, once it is known to be good.
+    """Write the profile of RUN (default: the latest) as the reference for later runs.
 
-    Says what changes against the FILE that is there.
+    RUN should be a good one. Says what changes against the FILE that is there, for a person to review.
     """
     from components.contracts.files import write_text
     from pipelines import profiles

@@ -1,10 +1,12 @@
 """A run that cannot be right is refused before anything starts."""
 
+import json
+
 import pytest
 
 from components.contracts.errors import DataError, UsageError
 from components.ingestion.sources.simulator import SimulatorConfig, simulate
-from pipelines.request import request_of
+from pipelines.request import reference_of, request_of
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +41,23 @@ def test_bad_requests(shop, arguments, error, says):
 def test_no_dataset(tmp_path):
     with pytest.raises(DataError, match="esmm import"):
         request_of(tmp_path, "", "{}", "")
+
+
+def profile_of(dataset, path):
+    content = {"dataset": dataset, "as_of": "2026-01-05T00:00:00Z", "data_fingerprint": "f", "log": {"rows": 1}}
+    path.write_text(json.dumps(content))
+    return json.dumps({"reference": str(path)})
+
+
+def test_the_reference_is_read_before_anything_starts(shop, tmp_path):
+    path = tmp_path / "reference.json"
+    info, recipe, _ = request_of(shop, "", profile_of("shop", path), "")
+    assert reference_of(recipe, info).as_of == "2026-01-05T00:00:00Z"
+    assert reference_of(request_of(shop, "", "{}", "")[1], info) is None
+
+
+def test_a_reference_that_cannot_be_one_is_refused(shop, tmp_path):
+    with pytest.raises(UsageError, match="esmm profile accept"):
+        request_of(shop, "", json.dumps({"reference": str(tmp_path / "none.json")}), "")
+    with pytest.raises(UsageError, match="dataset 'other'"):
+        request_of(shop, "", profile_of("other", tmp_path / "other.json"), "")

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from components.contracts.paths import Home
+from components.contracts.quality import DayQuality, Drift, Maturity, Quality
 from pipelines import summary
 
 
@@ -25,6 +26,7 @@ def test_a_failed_run_has_no_decision_but_reasons(tmp_path):
     (tmp_path / "validation.html").write_text("<html>")
     result = summary.result(tmp_path)
     assert result["decision"] is None
+    assert result["data"] is None
     assert result["report"].endswith("validation.html")
     assert result["seconds"] == {"plan": 1.0, "validate": 2.0}
     assert result["cached"] == ["ingest"]
@@ -67,3 +69,23 @@ def test_gates_are_named_by_state(tmp_path):
     (tmp_path / "decision.json").write_text(json.dumps(decision))
     lines = summary.gate_lines(str(tmp_path / "decision.json"))
     assert lines == ["gates closed: calibration", "gates open: parity", "gates not applicable: overlap"]
+
+
+def test_the_data_has_a_line():
+    days = (DayQuality(day="2026-01-06", rows=1000, bad=12),)
+    drift = [
+        Drift(
+            table="log", column="a", measure="m", reference=0.0, observed=1.0, limit=0.5, passed=passed, says="x moved"
+        )
+        for passed in (True, False)
+    ]
+    plain = summary.data_quality(Quality(days=days, reference="drift was not judged"))
+    assert summary.data_line(plain) == "data: 12 of 1,000 rows quarantined, drift not judged (see the report)"
+    full = summary.data_quality(
+        Quality(days=days, drift=tuple(drift), reference="held against r1", maturity=Maturity(share_to_come=0.054))
+    )
+    assert full["drift_beyond"] == ["x moved"]
+    assert summary.data_line(full) == (
+        "data: 12 of 1,000 rows quarantined, drift: 1 of 2 measures beyond their limits, "
+        "5.4% of conversions still to come"
+    )

@@ -82,8 +82,18 @@ def test_shows_verdict_limits_reasons_days_and_every_expectation(stage: Any, row
     assert "The data gate is open" in html
     assert html.count('class="c-status"') >= 4
     assert len(re.findall(r'<td><span class="pill', html)) == facts["expectations"] >= 25
-    for text in ("10.0 %", "5.0 %", "1.0 %", "DUPLICATE_ID", "01-02", "ExpectColumnValuesToBeUnique"):
+    for text in ("10.0 %", "5.0 %", "1.0 %", "DUPLICATE_ID", "01-02", "DuckDB", "ExpectColumnMaxToBeBetween"):
         assert text in html
+
+
+def test_shows_reasons_by_day(stage: Any, rows: list[Any]) -> None:
+    late = [{**r, "hour": 24} if r["dt"] == "2026-01-03" and n % 50 == 1 else r for n, r in enumerate(soiled(rows))]
+    stage.run(late)
+    html = stage.docs.read_text()
+    parse(html)
+    assert "<title>DUPLICATE_ID on 2026-01-01: 2 of 100 rows (2.0 %)</title>" in html
+    assert "<title>HOUR on 2026-01-03: 2 of 100 rows (2.0 %)</title>" in html
+    assert "HOUR on 2026-01-02" not in html
 
 
 def test_a_closed_gate_says_so_on_top(stage: Any, rows: list[Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -107,3 +109,8 @@ def test_a_share_is_never_shown_as_the_limit_it_exceeds() -> None:
     assert "10.001 %" in reason
     assert not exceeds(3, 10, 0.3)
     assert exceeds(4, 10, 0.3)
+
+
+def test_every_limit_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    assert [name for name in ValidationLimits.model_fields if name != "drift" and f"`{name}`" not in text] == []

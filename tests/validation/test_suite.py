@@ -1,87 +1,83 @@
-"""The suites: how many rules, that every code is used and every rule says what it is."""
+"""The set-wide suites: that every code is used and every rule says what it is, and the types a column may have."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from validation.made import AS_OF, WIDE_CONFIG
 
 from components.contracts import columns as c
-from components.contracts.dataset import DatasetInfo
-from components.contracts.spec import Feature, FeatureSpec
+from components.contracts.spec import FeatureSpec
 from components.validation import suite
 from components.validation.gate import ValidationLimits
 from components.validation.validate import ValidateConfig
 
-AS_OF = "2026-01-20T00:00:00Z"
+LIMITS = ValidationLimits()
 
 
-def everything(config: ValidateConfig) -> list[Any]:
-    """All expectations the stage runs for a config."""
-    info, spec, limits = config.info, config.spec, config.limits
-    log = suite.log_types(info, spec)
-    rules = [
-        *suite.exist_suite(log, "COLUMN_MISSING", "the log"),
-        *suite.type_suite(log, "COLUMN_TYPE", "the log"),
-        *suite.row_suite(info, spec, limits, AS_OF),
-        *suite.count_suite("NO_ROWS", "the log"),
-        *suite.whole_suite(info, spec, limits),
+def everything() -> list[Any]:
+    """All expectations the stage can run but drift's."""
+    return [
+        *suite.column_suite("COLUMN_MISSING", "COLUMN_TYPE"),
+        *suite.column_suite("VIEW_COLUMN", "VIEW_TYPE"),
+        *suite.whole_suite(LIMITS, dated=True, imported=True),
+        *suite.day_suite(),
+        *suite.split_suite(),
+        *suite.context_suite(),
+        *suite.view_suite(LIMITS, AS_OF),
+        *suite.field_suite(LIMITS),
     ]
-    for view in spec.views:
-        types = suite.view_types(view, spec)
-        rules += suite.exist_suite(types, "VIEW_COLUMN", view.name) + suite.type_suite(types, "VIEW_TYPE", view.name)
-        rules += suite.count_suite("VIEW_EMPTY", view.name) + suite.view_suite(view, spec, AS_OF)
-    return rules
 
 
-def test_there_are_more_than_25_expectations_even_without_context_or_views() -> None:
-    spec = FeatureSpec(features=(Feature(name="item_id", source="id", dtype="string", encoding="id"),))
-    info = DatasetInfo(name="bare", source="parquet")
-    assert len(everything(ValidateConfig(spec=spec, info=info))) >= 25
-    assert len(suite.row_suite(info, spec, ValidationLimits(), AS_OF)) >= 20
-
-
-def test_every_code_is_used_and_documented(config: ValidateConfig) -> None:
-    rules = everything(config)
-    assert {rule.meta["reason"] for rule in rules} == set(suite.REASONS)
+def test_every_code_is_used_and_documented() -> None:
+    used = {rule.meta["reason"] for rule in everything()} | {"DRIFT"}
+    assert used == {code for code, (scope, _) in suite.REASONS.items() if scope == suite.SET}
     assert [code for code, _, _ in suite.rules_table()] == list(suite.REASONS)
     for code, scope, sentence in suite.rules_table():
         assert scope in ("row", "set"), code
         assert sentence.endswith("."), code
 
 
-def test_every_rule_says_what_it_is(config: ValidateConfig) -> None:
-    rules = everything(config)
-    for rule in rules:
-        assert rule.meta["scope"] == suite.REASONS[rule.meta["reason"]][0]
+def test_every_rule_says_what_it_is_and_what_is_wrong_when_it_fails() -> None:
+    for rule in everything():
+        assert rule.meta["scope"] == "set"
         assert len(rule.meta["says"]) > 10
-    sentences = [rule.meta["says"] for rule in rules]
-    assert len(set(sentences)) == len(sentences), "no rule is stated twice"
+        assert rule.meta["broken"] != rule.meta["says"]
 
 
-def test_context_rules_follow_names_and_types(config: ValidateConfig) -> None:
-    def codes(context: dict[str, Any]) -> list[tuple[str, str]]:
-        info = config.info.model_copy(update={"context": context})
-        spec = FeatureSpec(features=config.spec.features[:2])
-        made = suite.row_suite(info, spec, config.limits, AS_OF)
-        return [
-            (r.meta["reason"], r.column) for r in made if r.meta["reason"] in ("POSITION", "HOUR", "CONTEXT_INFINITE")
-        ]
+def test_rules_that_do_not_apply_are_left_out() -> None:
+    def codes(**facts: bool) -> set[str]:
+        return {rule.meta["reason"] for rule in suite.whole_suite(LIMITS, **facts)}
 
-    assert codes({"position": "int", "hour": "int", "price": "float", "device": "string"}) == [
-        ("POSITION", "position"), ("HOUR", "hour"), ("CONTEXT_INFINITE", "price"),
-    ]  # fmt: skip
-    assert codes({"hour": "string", "fresh": "bool"}) == []
+    assert codes(dated=False, imported=False) == {"NO_ROWS", "CLICK_RATE"}
+    assert codes(dated=True, imported=False) - codes(dated=False, imported=False) == {"DAY_MISSING"}
+    assert codes(dated=False, imported=True) >= {"LINES_REFUSED", "SOURCE_TRUNCATED"}
 
 
-def test_label_times_are_checked_only_where_the_log_has_them(config: ValidateConfig) -> None:
-    info = config.info.model_copy(update={"has_label_times": False})
-    assert c.CLICK_TIMESTAMP not in suite.log_types(info, config.spec)
-    needed = {name for r in suite.row_suite(info, config.spec, config.limits, AS_OF) for name in r.meta["needs"]}
-    assert not needed & set(c.LABEL_TIMESTAMPS)
+def test_columns_of_the_log_follow_contract_context_and_spec(config: ValidateConfig) -> None:
+    plain = suite.log_types(config.info, config.spec)
+    assert c.GROUP_ID not in plain
+    wide = suite.log_types(WIDE_CONFIG.info, WIDE_CONFIG.spec)
+    assert set(wide) - set(plain) == {c.GROUP_ID, "tags", "tags_weights", "words"}
+    final = config.info.model_copy(update={"has_label_times": False})
+    assert set(plain) - set(suite.log_types(final, config.spec)) == set(c.LABEL_TIMESTAMPS)
+    bare = suite.log_types(
+        config.info.model_copy(update={"context": {}}), FeatureSpec(features=config.spec.features[:2])
+    )
+    assert set(bare) == {*c.REQUIRED, *c.LABEL_TIMESTAMPS, c.SPLIT}
 
 
-@pytest.mark.parametrize(("dtype", "good", "bad"), [("int", "int32", "string"), ("bool", "bool", "int64")])
+@pytest.mark.parametrize(
+    ("dtype", "good", "bad"),
+    [("int", "int32", "string"), ("bool", "bool", "int64"), ("strings", "list<string>", "string"),
+     ("floats", "list<double>", "list<string>")],
+)  # fmt: skip
 def test_types_of_context(dtype: Any, good: str, bad: str) -> None:
     assert good in suite.TYPES[dtype]
     assert bad not in suite.TYPES[dtype]
+
+
+def test_every_kind_of_column_has_a_plain_name() -> None:
+    allowed = {*suite.TYPES.values(), suite.STRINGS, suite.UTC, suite.LABEL_TYPES}
+    assert allowed == set(suite.PLAIN)
