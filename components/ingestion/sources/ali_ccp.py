@@ -24,9 +24,9 @@ from components.contracts.files import new_folder
 from components.contracts.spec import WEIGHTS_SUFFIX, Dtype
 from components.contracts.times import format_utc
 from components.ingestion.sources.ali_ccp_account import Account, Tables
-from components.ingestion.sources.ali_ccp_bytes import Progress
 from components.ingestion.sources.ali_ccp_format import COMMON, SKELETON, Shape
 from components.ingestion.sources.ali_ccp_lines import Parsed, Refused
+from components.ingestion.sources.byte_chunks import Progress
 from components.ingestion.sources.importing import check_dataset_name
 
 NAME = "ali_ccp"

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.contracts.dataset import REFUSED
-from components.ingestion.sources.ali_ccp_bytes import Chunk, Progress, Source
 from components.ingestion.sources.ali_ccp_format import Shape, shown
 from components.ingestion.sources.ali_ccp_lines import Parsed, Refused, parse
+from components.ingestion.sources.byte_chunks import Chunk, Progress, Source
 
 WORKERS = min(4, os.cpu_count() or 1)
 """Threads that parse."""

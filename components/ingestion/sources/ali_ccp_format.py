@@ -13,8 +13,7 @@ import math
 import re
 from dataclasses import dataclass
 
-LONGEST = 8 << 20
-"""Bytes of a line."""
+from components.ingestion.sources.byte_chunks import LONGEST
 
 REASONS = {
     "EMPTY": "The line is empty.",

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from components.ingestion.sources.ali_ccp_format import LONGEST, Shape, judge
+from components.ingestion.sources.ali_ccp_format import Shape, judge
+from components.ingestion.sources.byte_chunks import LONGEST
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

@@ -17,7 +17,7 @@ import pyarrow.csv as arrow_csv
 import pyarrow.parquet as pq
 
 from components.contracts.errors import DataError
-from components.ingestion.sources.ali_ccp_bytes import Progress, Source
+from components.ingestion.sources.byte_chunks import Progress, Source
 from components.ingestion.sources.refused import Refused
 
 CHUNK = 4 << 20

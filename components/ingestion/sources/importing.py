@@ -25,7 +25,7 @@ from components.contracts.dataset import (
 from components.contracts.errors import DataError, UsageError
 from components.contracts.files import new_folder
 from components.contracts.spec import Dtype, check_name
-from components.ingestion.sources.ali_ccp_bytes import Progress
+from components.ingestion.sources.byte_chunks import Progress
 from components.ingestion.sources.convert import Clock, Epoch, check_timezone
 from components.ingestion.sources.refused import Refused
 from components.ingestion.sources.views import ViewTable, check_unique, read_view, write_view

@@ -14,7 +14,7 @@ from components.contracts import duck
 from components.contracts.errors import DataError
 from components.ingestion.readable import rows_of
 from components.ingestion.sources import csv_text
-from components.ingestion.sources.ali_ccp_bytes import Progress
+from components.ingestion.sources.byte_chunks import Progress
 from components.ingestion.sources.refused import Refused
 
 TEXT = "CSV text"

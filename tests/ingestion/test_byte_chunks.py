@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.contracts.errors import DataError
-from components.ingestion.sources.ali_ccp_bytes import Chunk, Source
-from components.ingestion.sources.ali_ccp_format import LONGEST
+from components.ingestion.sources.byte_chunks import LONGEST, Chunk, Source
 
 LINES = [f"line {number}".encode() * (number % 7 + 1) for number in range(1, 400)]
 TEXT = b"\n".join(LINES) + b"\n"

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from components.contracts.errors import DataError
-from components.ingestion.sources.ali_ccp_format import LONGEST
 
 GZIP = b"\x1f\x8b"
+LONGEST = 8 << 20
+"""Bytes of a line."""
 _PIECE = 1 << 16
 """Bytes read at once; gzip can make a thousand times as many of them, and no more."""
 _SHOWN = 200
