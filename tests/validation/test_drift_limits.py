@@ -59,10 +59,8 @@ class Shop:
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder = folder / f"shop{seed}"
-        simulate(
-            SimulatorConfig(seed=seed, days=20, impressions=80_000, users=4000, items=1200, dirty_share=0.0),
-            self.folder,
-        )
+        shop = SimulatorConfig(seed=seed, days=20, impressions=80_000, users=4000, items=1200, dirty_share=0.0)
+        simulate(shop, self.folder)
         self.start = first_event(self.folder).replace(hour=0, minute=0, second=0, microsecond=0)
 
     def ingested(self, days: float) -> tuple[Path, Path]:
