@@ -89,7 +89,7 @@ def timelines(draw):
     return versions, rows
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(timeline=timelines())
 def test_equals_the_reference_on_random_timelines(opened, timeline):
     versions, rows = timeline

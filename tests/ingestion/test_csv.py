@@ -285,7 +285,7 @@ def test_every_reason_is_explained_and_every_explained_one_occurs() -> None:
 cell = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=6)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     table=st.lists(st.tuples(cell, cell, cell), max_size=12),
     noise=st.lists(st.tuples(st.integers(0, 12), st.binary(max_size=12)), max_size=4),

@@ -133,7 +133,7 @@ events = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example([(None, "u", "i", 0), ("a", "u", "i", 0)], [("", "u", "i", 1)], [("", "u", "i", 2)], False, False)
 @given(shown=events, clicks=events, conversions=events, clicks_by_id=st.booleans(), conversions_by_id=st.booleans())
 def test_attribution_is_that_of_the_reference(

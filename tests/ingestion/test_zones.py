@@ -32,7 +32,7 @@ def one(text: str, timezone: str) -> datetime | None:
         return value.astimezone(UTC) if value else None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     at=st.datetimes(datetime(1990, 1, 1), datetime(2035, 1, 1)),
     zone=st.sampled_from(ZONES),
