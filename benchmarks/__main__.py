@@ -1,12 +1,12 @@
-"""`python -m benchmarks [data | train] [--json]`: what `make bench` and `esmm bench` run."""
+"""`python -m benchmarks [data | features | train] [--json]`: what `make bench` and `esmm bench` run."""
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import data, train
+from benchmarks import data, features, train
 
-BENCHMARKS = {"data": data.main, "train": train.main}
+BENCHMARKS = {"data": data.main, "features": features.main, "train": train.main}
 
 parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure, as ratios in one run.")
 parser.add_argument("which", nargs="?", choices=BENCHMARKS, help="default: all")

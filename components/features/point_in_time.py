@@ -1,8 +1,9 @@
-"""Point-in-time join through Feast's DuckDB store: what was known of user, item and group at the moment of each row.
+"""Point-in-time join through Feast: what was known of user, item and group at the moment of each row.
 
 Of each view a row gets the latest values stamped no later than the row's time, no older than the view's time to live
 (inclusive), and *created* no later than the row's time: a backfill written afterwards was not known then. Ties go to
-the latest `created`. Rows without any keep nulls; no row is dropped or merged.
+the latest `created`. Rows without any keep nulls; no row is dropped or merged. The join itself is the offline store of
+feature_store.yaml, feature_repo/asof.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import ibis
 import pyarrow as pa
@@ -26,7 +27,7 @@ from feature_repo import sources
 from feature_repo import store as repo
 
 ROW = "__row"
-"""Feast returns rows in any order; this column brings them back."""
+"""Numbers the rows given, to check that each came back, in its place."""
 
 
 class PointInTime:
@@ -66,24 +67,41 @@ class PointInTime:
         """
         wanted = (*self.spec.keys, c.EVENT_TIMESTAMP)
         keys = rows.select(list(wanted)).append_column(ROW, pa.array(range(len(rows)), pa.int64()))
-        references = [f"{feature.source}:{name}" for feature in self.spec.stored for name in feature.raw]
-        with ibis_in_utc():
-            found = self._store.get_historical_features(
-                entity_df=keys.to_pandas(), features=references, filter_by_created_timestamp=True
-            ).to_arrow()
-        found = found.sort_by(ROW)
+        found = self._retrieve(keys).to_arrow()
         if not found[ROW].combine_chunks().equals(keys[ROW].combine_chunks()):
             raise DataError(
                 f"Feast returned {len(found)} rows for {len(keys)} impressions, or not the same ones: the retrieved "
                 "data would be a biased sample; report this with your feast version"
             )
+        return self._features(found)
+
+    def stream(self, query: str, batch_rows: int) -> Iterator[pa.Table]:
+        """The rows of `query` (SQL with the spec's keys and event_timestamp) in its order, with the stored features.
+
+        Yields:
+            Tables of about `batch_rows` rows: the query's columns, then one a stored feature as `join` has them.
+        """
+        for batch in self._retrieve(query).to_batches(batch_rows):
+            found = pa.Table.from_batches([batch])
+            features = self._features(found)
+            for name in features.column_names:
+                found = found.set_column(found.column_names.index(name), name, features[name])
+            yield found
+
+    def _retrieve(self, entities: Any) -> Any:
+        references = [f"{feature.source}:{name}" for feature in self.spec.stored for name in feature.raw]
+        return self._store.get_historical_features(
+            entity_df=entities, features=references, filter_by_created_timestamp=True
+        )
+
+    def _features(self, found: pa.Table) -> pa.Table:
         columns = raw(self.spec.stored)
         return pa.table({name: found[name].cast(tables.ARROW_TYPES[dtype]) for name, dtype in columns.items()})
 
 
 @contextmanager
 def ibis_in_utc() -> Iterator[None]:
-    """Gives Feast, which runs on ibis' default backend, a DuckDB connection of its own, in UTC.
+    """Gives Feast, which materializes on ibis' default backend, a DuckDB connection of its own, in UTC.
 
     Casts of that connection depend on its time zone, which is the machine's unless it is told.
     """

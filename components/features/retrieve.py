@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from itertools import count, groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from components.contracts.quality import QUALITY
 from components.contracts.spec import FeatureSpec, raw
 from components.features import tables
 
-CHUNK_ROWS = 250_000
-BAG_CHUNK_ROWS = 25_000
+PART_ROWS = 250_000
+BAG_PART_ROWS = 25_000
 """With bags, of which a row may hold hundreds of values."""
 
 
@@ -36,7 +37,7 @@ class RetrieveConfig(Config):
 
 
 def run(
-    config: RetrieveConfig, clean: Path, features: Path, dataset: Path, chunk_rows: int | None = None
+    config: RetrieveConfig, clean: Path, features: Path, dataset: Path, part_rows: int | None = None
 ) -> dict[str, Any]:
     """Writes and seals the artifact `dataset`: train|valid|test/part-*.parquet, in order of time and impression id.
 
@@ -45,7 +46,7 @@ def run(
 
     Args:
         clean, features: artifacts of validation and ingestion.
-        chunk_rows: impressions joined at a time; bounds the memory. None: fewer where there are bags.
+        part_rows: impressions a file, and in memory at a time here. None: fewer where there are bags.
 
     Returns:
         Facts: rows by split, the share of rows with a value of each stored feature.
@@ -56,21 +57,20 @@ def run(
     """
     clean_facts, feature_facts = read_manifest(clean), read_manifest(features)
     spec = config.spec
-    if chunk_rows is None:
-        chunk_rows = BAG_CHUNK_ROWS if "strings" in spec.raw.values() else CHUNK_ROWS
+    if part_rows is None:
+        part_rows = BAG_PART_ROWS if "strings" in spec.raw.values() else PART_ROWS
     shutil.rmtree(dataset, ignore_errors=True)  # what an interrupted attempt left
     dataset.mkdir(parents=True)
     before, columns = _columns(clean, spec)
     written, filled = dict.fromkeys(c.SPLITS, 0), dict.fromkeys((f.name for f in spec.stored), 0)
-    with _opened(features, spec) as store:
-        for split in c.SPLITS:
-            (dataset / split).mkdir()
-            for number, rows in enumerate(_chunks(clean, columns, split, chunk_rows)):
-                joined = store.join(rows) if store is not None else pa.table({})
-                pq.write_table(_assemble(rows, joined, spec), dataset / split / f"part-{number:05d}.parquet")
-                written[split] += len(rows)
-                for name in filled:
-                    filled[name] += _known(joined[name])
+    for split in c.SPLITS:
+        (dataset / split).mkdir()
+    numbers = {split: count() for split in c.SPLITS}
+    for split, rows in _parts(_joined(_impressions(clean, columns), features, spec, part_rows), part_rows):
+        pq.write_table(_assemble(rows, spec), dataset / split / f"part-{next(numbers[split]):05d}.parquet")
+        written[split] += len(rows)
+        for name in filled:
+            filled[name] += _known(rows[name])
     _check_kept(before, written)
     rows_facts = Rows.parse({**clean_facts.get("rows", {}), **written, c.GAP: before.get(c.GAP, 0)}, "rows")
     _check_ids(clean, dataset)
@@ -93,13 +93,18 @@ def run(
     }
 
 
-def _opened(features: Path, spec: FeatureSpec) -> Any:
+def _joined(query: str, features: Path, spec: FeatureSpec, batch_rows: int) -> Iterator[pa.Table]:
+    """The rows of `query`, in its order, with the stored features; as they are where the spec has no views."""
     if not spec.views:
-        return nullcontext()
+        with duck.connect() as db:
+            for batch in db.sql(query).to_arrow_reader(batch_rows):
+                yield pa.Table.from_batches([batch])
+        return
     # Feast takes seconds to import; a dataset without views does without.
     from components.features.point_in_time import PointInTime
 
-    return PointInTime(features, spec)
+    with PointInTime(features, spec) as store:
+        yield from store.stream(query, batch_rows)
 
 
 def _columns(clean: Path, spec: FeatureSpec) -> tuple[dict[str, int], list[str]]:
@@ -128,24 +133,45 @@ def _ids(spec: FeatureSpec) -> tuple[str, ...]:
     return (c.IMPRESSION_ID, *spec.keys)
 
 
-def _chunks(clean: Path, columns: list[str], split: str, chunk_rows: int) -> Iterator[pa.Table]:
-    """The split's impressions in order of time and id. DuckDB sorts, on disk where it must."""
-    with duck.connect() as db:
-        reader = db.sql(
-            f"SELECT {', '.join(columns)} FROM {tables.parquet(clean, '*/*.parquet')} "
-            f"WHERE {c.SPLIT} = '{split}' ORDER BY {c.EVENT_TIMESTAMP}, {c.IMPRESSION_ID}"
-        ).to_arrow_reader(chunk_rows)
-        waiting: list[pa.RecordBatch] = []
-        for batch in reader:
-            waiting.append(batch)
-            if sum(map(len, waiting)) >= chunk_rows:
-                yield pa.Table.from_batches(waiting)
-                waiting = []
-        if waiting:
-            yield pa.Table.from_batches(waiting)
+def _impressions(clean: Path, columns: list[str]) -> str:
+    """SQL of the impressions to retrieve: split by split, in order of time and id. DuckDB sorts, on disk if it must."""
+    splits = ", ".join(map(duck.text, c.SPLITS))
+    return (
+        f"SELECT {c.SPLIT}, {', '.join(columns)} FROM {tables.parquet(clean, '*/*.parquet')} "
+        f"WHERE {c.SPLIT} IN ({splits}) "
+        f"ORDER BY list_position([{splits}], {c.SPLIT}), {c.EVENT_TIMESTAMP}, {c.IMPRESSION_ID}"
+    )
 
 
-def _assemble(rows: pa.Table, joined: pa.Table, spec: FeatureSpec) -> pa.Table:
+def _parts(batches: Iterable[pa.Table], part_rows: int) -> Iterator[tuple[str, pa.Table]]:
+    """Cuts what comes in batches of any size, sorted by split, into tables of one split and `part_rows` rows.
+
+    The last of a split is shorter. Where batches end depends on DuckDB's threads, so equal inputs give equal bytes only
+    if it shows nowhere: each part is one chunk.
+    """
+    for split, found in groupby(_by_split(batches), key=itemgetter(0)):
+        waiting: list[pa.Table] = []
+        rows = 0
+        for _, table in found:
+            while rows + len(table) >= part_rows:
+                cut = part_rows - rows
+                yield split, pa.concat_tables([*waiting, table.slice(0, cut)]).combine_chunks()
+                table, waiting, rows = table.slice(cut), [], 0
+            waiting.append(table)
+            rows += len(table)
+        if rows:
+            yield split, pa.concat_tables(waiting).combine_chunks()
+
+
+def _by_split(batches: Iterable[pa.Table]) -> Iterator[tuple[str, pa.Table]]:
+    for batch in batches:
+        for split in c.SPLITS:
+            rows = batch.filter(pc.equal(batch[c.SPLIT], split)) if len(batch) else batch
+            if len(rows):
+                yield split, rows
+
+
+def _assemble(rows: pa.Table, spec: FeatureSpec) -> pa.Table:
     columns = {name: rows[name] for name in (*_ids(spec), c.EVENT_TIMESTAMP)}
     for name, dtype in raw(spec.context).items():
         try:
@@ -160,7 +186,7 @@ def _assemble(rows: pa.Table, joined: pa.Table, spec: FeatureSpec) -> pa.Table:
                 f"context column {name!r} has lists with a null among their values, which no request can send: write "
                 "the values that there are, or an empty list"
             )
-    columns |= {name: joined[name] for name in joined.column_names}
+    columns |= {name: rows[name] for name in raw(spec.stored)}
     columns |= {label: rows[label].cast(pa.int64()) for label in c.LABELS}
     columns[c.EVENT_TIMESTAMP] = rows[c.EVENT_TIMESTAMP].cast(pa.timestamp("us", tz="UTC"))
     return pa.table(columns)

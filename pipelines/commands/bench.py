@@ -1,4 +1,4 @@
-"""`esmm bench data | train`: ratios in one run against what one would use instead (docs/benchmarks.md)."""
+"""`esmm bench data | features | train`: ratios in one run against what one would use instead (docs/benchmarks.md)."""
 
 from __future__ import annotations
 
@@ -20,6 +20,18 @@ def data(as_json: bool, full: bool) -> None:
     from benchmarks.data import main
 
     main(as_json, full)
+
+
+@bench.command()
+@JSON
+@click.option(
+    "--full", is_flag=True, help="Feast's default store as well (with the rows it loses), and ten times the rows: once."
+)
+def features(as_json: bool, full: bool) -> None:
+    """Features at a point in time: the offline store against Feast's own and against a join by hand."""
+    from benchmarks.features import main
+
+    main(as_json, full=full)
 
 
 @bench.command()

@@ -37,7 +37,7 @@ def dataset(tmp_path):
     activity = [{"item_id": "i1", "event": 0, "item_clicks_7d": 4, "item_ctr_7d": 0.25}]
     features = write_features(tmp_path / "features", {"item_activity": view_table("item_activity", activity)})
     config = RetrieveConfig(dataset="tiny", spec=spec(("item_activity",)))
-    retrieve(config, clean, features, tmp_path / "dataset", chunk_rows=7)
+    retrieve(config, clean, features, tmp_path / "dataset", part_rows=7)
     return tmp_path / "dataset"
 
 
@@ -117,7 +117,7 @@ def test_bags_are_columns_of_ids_and_weights(tmp_path):
     tables = {GROUP_VIEW: view_table(GROUP_VIEW, bags), "item_activity": view_table("item_activity", [])}
     features = write_features(tmp_path / "features", tables)
     wanted = grouped_spec()
-    retrieve(RetrieveConfig(dataset="tiny", spec=wanted), clean, features, tmp_path / "dataset", chunk_rows=7)
+    retrieve(RetrieveConfig(dataset="tiny", spec=wanted), clean, features, tmp_path / "dataset", part_rows=7)
     facts = run(EncodeConfig(spec=wanted), tmp_path / "dataset", tmp_path / "encoded")
     encoder = Encoder.load(tmp_path / "encoded")
     assert dict(encoder.bag_widths) == {

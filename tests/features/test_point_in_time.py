@@ -125,19 +125,16 @@ def test_a_backfill_written_later_was_not_known(tmp_path):
     assert found["item_clicks_7d"].to_pylist() == [1, 1, 99]
 
 
-def test_feast_alone_would_leak_that_backfill(tmp_path, monkeypatch):
+def test_feast_s_own_default_would_leak_that_backfill(tmp_path):
     """The setting this rests on does something: without it the future is seen."""
     versions = [{"item_id": "i1", "event": 2, "created": 5, "item_clicks_7d": 99}]
     features = write_features(tmp_path / "f", {"item_activity": view_table("item_activity", versions)})
     with PointInTime(features, spec(("item_activity",))) as store:
-        ask = store._store.get_historical_features
-        monkeypatch.setattr(
-            store._store, "get_historical_features", lambda **k: ask(**{**k, "filter_by_created_timestamp": False})
-        )
-        leaked = store.join(keys([("u1", "i1", at(3))]))
-        monkeypatch.undo()
-        honest = store.join(keys([("u1", "i1", at(3))]))
-    assert leaked["item_clicks_7d"].to_pylist() == [99]
+        rows = keys([("u1", "i1", at(3))])
+        honest = store.join(rows)
+        store._store.config.offline_store.filter_by_created_timestamp = False
+        leaked = store._store.get_historical_features(entity_df=rows, features=["item_activity:item_clicks_7d"])
+    assert leaked.to_arrow()["item_clicks_7d"].to_pylist() == [99]
     assert honest["item_clicks_7d"].to_pylist() == [None]
 
 

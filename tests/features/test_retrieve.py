@@ -54,7 +54,7 @@ def rows(count=60):
 
 def test_every_impression_once_in_order_with_its_labels(tmp_path, features):
     clean = write_clean(tmp_path / "clean", impressions(rows()))
-    facts = run(CONFIG, clean, features, tmp_path / "out", chunk_rows=7)
+    facts = run(CONFIG, clean, features, tmp_path / "out", part_rows=7)
     for split in ("train", "valid", "test"):
         table = read(tmp_path / "out", split)
         given = [row for row in rows() if row["split"] == split]
@@ -81,10 +81,10 @@ def test_values_types_nulls_and_columns(tmp_path, features):
     assert facts["known"]["segment"] == 0
 
 
-def test_chunks_do_not_show(tmp_path, features):
+def test_where_parts_end_does_not_show(tmp_path, features):
     clean = write_clean(tmp_path / "clean", impressions(rows()))
     for name, size in (("whole", 250_000), ("small", 5)):
-        run(CONFIG, clean, features, tmp_path / name, chunk_rows=size)
+        run(CONFIG, clean, features, tmp_path / name, part_rows=size)
     for split in ("train", "valid", "test"):
         assert read(tmp_path / "whole", split).equals(read(tmp_path / "small", split))
 
@@ -94,6 +94,23 @@ def test_the_same_again_is_the_same_file(tmp_path, features):
     for name in ("a", "b"):
         run(CONFIG, clean, features, tmp_path / name)
     assert read_manifest(tmp_path / "a")["fingerprint"] == read_manifest(tmp_path / "b")["fingerprint"]
+
+
+def test_many_rows_are_parts_of_one_size_and_the_same_bytes_again(tmp_path, features):
+    """More rows than DuckDB hands out at a time, joined on every core."""
+    clean = write_clean(
+        tmp_path / "clean", impressions({**row, "impression_id": f"m{n}"} for n, row in enumerate(rows(30_000)))
+    )
+    for name in ("a", "b"):
+        run(CONFIG, clean, features, tmp_path / name, part_rows=2_500)
+    for split, sizes in {"train": [2_500] * 4 + [2_000], "valid": [2_500, 2_500, 1_000]}.items():
+        parts = sorted((tmp_path / "a" / split).glob("*.parquet"))
+        assert [part.name for part in parts] == [f"part-{n:05d}.parquet" for n in range(len(sizes))]
+        assert [pq.read_metadata(part).num_rows for part in parts] == sizes
+    assert read_manifest(tmp_path / "a")["fingerprint"] == read_manifest(tmp_path / "b")["fingerprint"]
+    table = read(tmp_path / "a", "train")
+    order = list(zip(table["event_timestamp"].to_pylist(), table["impression_id"].to_pylist(), strict=True))
+    assert order == sorted(order)
 
 
 def test_manifest_carries_what_later_stages_need(tmp_path, features):
@@ -127,8 +144,8 @@ def test_an_interrupted_attempt_is_started_over(tmp_path, features):
 
 def test_lost_impressions_are_an_error(tmp_path, features, monkeypatch):
     clean = write_clean(tmp_path / "clean", impressions(rows()))
-    honest = retrieve._chunks
-    monkeypatch.setattr(retrieve, "_chunks", lambda *a: (t.slice(1) for t in honest(*a)))
+    honest = retrieve._joined
+    monkeypatch.setattr(retrieve, "_joined", lambda *a: (t.slice(1) for t in honest(*a)))
     with pytest.raises(DataError, match="train: 24 in, 23 out"):
         run(CONFIG, clean, features, tmp_path / "out")
 
@@ -136,13 +153,13 @@ def test_lost_impressions_are_an_error(tmp_path, features, monkeypatch):
 def test_exchanged_impressions_are_an_error(tmp_path, features, monkeypatch):
     """Counts alone would not notice one row twice and another not at all."""
     clean = write_clean(tmp_path / "clean", impressions(rows()))
-    honest = retrieve._chunks
+    honest = retrieve._joined
 
     def doubled(*arguments):
-        for table in honest(*arguments):
-            yield pa.concat_tables([table.slice(0, 1), table.slice(0, len(table) - 1)])
+        for table in honest(*arguments):  # train's 24 rows come first
+            yield pa.concat_tables([table.slice(0, 1), table.slice(0, 23), table.slice(24)])
 
-    monkeypatch.setattr(retrieve, "_chunks", doubled)
+    monkeypatch.setattr(retrieve, "_joined", doubled)
     with pytest.raises(DataError, match="exactly the impressions"):
         run(CONFIG, clean, features, tmp_path / "out")
 
@@ -191,7 +208,7 @@ def grouped_rows(count=60):
 def test_groups_and_bags_of_the_log_and_of_a_view(tmp_path, groups):
     given = {row["impression_id"]: row for row in grouped_rows()}
     clean = write_clean(tmp_path / "clean", impressions(given.values(), **LOGGED), GROUPED)
-    facts = run(GROUP_CONFIG, clean, groups, tmp_path / "out", chunk_rows=7)
+    facts = run(GROUP_CONFIG, clean, groups, tmp_path / "out", part_rows=7)
     table = read(tmp_path / "out", "train")
     names = ["impression_id", "user_id", "item_id", "group_id", "event_timestamp", *GROUPED.context]
     assert table.column_names[: len(names)] == names
@@ -208,8 +225,8 @@ def test_groups_and_bags_of_the_log_and_of_a_view(tmp_path, groups):
     assert "f109_14_weights" not in facts["known"]
 
 
-def test_bags_are_read_in_smaller_chunks(tmp_path, groups, monkeypatch):
-    monkeypatch.setattr(retrieve, "BAG_CHUNK_ROWS", 5)
+def test_with_bags_parts_are_smaller(tmp_path, groups, monkeypatch):
+    monkeypatch.setattr(retrieve, "BAG_PART_ROWS", 5)
     clean = write_clean(tmp_path / "clean", impressions(grouped_rows(), **LOGGED), GROUPED)
     run(GROUP_CONFIG, clean, groups, tmp_path / "out")
     parts = sorted((tmp_path / "out/train").glob("*.parquet"))
