@@ -46,6 +46,7 @@ class Size:
 
 DAILY = Size(rows=1_000_000, users=50_000, items=10_000, versions=DAYS)
 TENFOLD = Size(rows=10_000_000, users=50_000, items=10_000, versions=DAYS)
+TWENTYFOLD = Size(rows=20_000_000, users=50_000, items=10_000, versions=DAYS)
 SHALLOW = Size(rows=1_000_000, users=50_000, items=10_000, versions=3)
 DEEP = Size(rows=100_000, users=5_000, items=1_000, versions=300)
 """Fewer rows: Feast's store looks at all versions of a row's key, up to 300 here."""
@@ -69,7 +70,7 @@ def feature_figures(
 
     Args:
         dask_rows: entity rows for Feast's default store, once; 0 leaves it out.
-        tenfold: this store alone on ten times the rows too, once, and on the usual ones just before.
+        tenfold: this store alone on twenty and ten times the rows too, once, and on the usual ones just before.
 
     Returns:
         Figures by name, and the ratios: their median seconds over ours.
@@ -93,10 +94,12 @@ def feature_figures(
             ratios[f"offline_vs_{name}_{label}"] = theirs / ours
     if tenfold:
         once = figure([run["seconds"] for run in _in_turns(daily, ("offline",), 3)["offline"]])["median"]
-        (run,) = _in_turns(TENFOLD, ("offline",), 1, warm=False)["offline"]
-        figures |= {
-            f"10m_offline_{key}": figure([run[name]]) for key, name in (("s", "seconds"), ("peak_mb", "peak_mb"))
-        }
+        for label, size in (("20m", TWENTYFOLD), ("10m", TENFOLD)):
+            (run,) = _in_turns(size, ("offline",), 1, warm=False)["offline"]
+            figures |= {
+                f"{label}_offline_s": figure([run["seconds"]]),
+                f"{label}_offline_peak_mb": figure([run["peak_mb"]]),
+            }
         ratios["offline_1m_times_ten_vs_10m"] = 10 * once / run["seconds"]
     if dask_rows:
         size = Size(dask_rows, DAILY.users, DAILY.items, DAILY.versions)
@@ -275,7 +278,7 @@ def _contend(name: str, folder: Path) -> None:
 
 
 def main(as_json: bool, rounds: int = ROUNDS, full: bool = False) -> None:
-    """Prints the figures; with `full` Feast's default store and this one on ten times the rows too, once each."""
+    """Prints the figures; `full`: Feast's default store, and this one on 10 and 20 times the rows too, once each."""
     features = sum(len(drawn) for _, _, drawn in VIEWS.values())
     title = (
         f"{DAILY.rows:,} rows x {len(VIEWS)} views x {features} features, {DAYS} daily versions, {rounds} rounds; "

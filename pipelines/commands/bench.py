@@ -25,7 +25,7 @@ def data(as_json: bool, full: bool) -> None:
 @bench.command()
 @JSON
 @click.option(
-    "--full", is_flag=True, help="Feast's default store as well (with the rows it loses), and ten times the rows: once."
+    "--full", is_flag=True, help="Once each: Feast's default store (with the rows it loses), 10 and 20 times the rows."
 )
 def features(as_json: bool, full: bool) -> None:
     """Features at a point in time: the offline store against Feast's own and against a join by hand."""
