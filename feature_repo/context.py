@@ -6,11 +6,18 @@ their type. Position feeds the CTR tower alone and is never taken from a request
 
 from typing import Any
 
-CONTEXT: dict[str, dict[str, Any]] = {
-    "position": {"encoding": "id", "tower": "ctr", "min_count": 1},
-    "hour": {"encoding": "id", "min_count": 1},
-    "device": {"encoding": "id"},
-    "price": {"encoding": "bucket", "minimum": 0},
-    # Ali-CCP: "a categorical expression of position", says its publisher, so it may explain clicks and nothing else.
-    "f301": {"encoding": "id", "tower": "ctr"},
+from feature_repo.ali_ccp import ITEM_CONTEXT
+from feature_repo.declare import Logged, logged
+
+CONTEXT: dict[str, Logged] = {
+    "position": logged("Place in the list that was shown, from 1.", encoding="id", tower="ctr", min_count=1),
+    "hour": logged("Hour of the day at which the list was asked for.", encoding="id", min_count=1),
+    "device": logged("Kind of device that the list was asked for on.", encoding="id"),
+    "price": logged("The item's price as it was shown in this request.", encoding="bucket", minimum=0),
+    **ITEM_CONTEXT,
 }
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """What a context column has instead of the defaults of its type; nothing if it is not listed."""
+    return CONTEXT[name].settings if name in CONTEXT else {}

@@ -1,4 +1,4 @@
-"""The words that views.py declares with."""
+"""The words that views.py and context.py declare with."""
 
 from __future__ import annotations
 
@@ -20,17 +20,34 @@ class Declared:
     entity: Entity
     ttl: timedelta
     fields: tuple[Field, ...]
+    description: str = ""
 
 
-def view(name: str, entity: Entity, ttl: timedelta, *fields: Field) -> Declared:
-    return Declared(name, entity, ttl, fields)
+@dataclass(frozen=True)
+class Logged:
+    """A column of context: what it is, and its settings where they are not those of its type."""
+
+    description: str
+    settings: dict[str, Any]
 
 
-def field(name: str, dtype: PrimitiveFeastType | Array, **tags: str | float) -> Field:
-    """A column of the view's table. `tags`: encoding (id, bucket, numeric, bag), dimension; of an id or a bag min_count
-    and max_vocabulary, of a bag combiner (mean, sum) and max_values too, of a bucket buckets; minimum and maximum of
-    numbers. An `Array(Float64)` without tags, named `<bag>_weights`, holds the weights of that bag's values."""
-    return Field(name=name, dtype=dtype, tags={key: str(value) for key, value in tags.items()})
+def view(name: str, entity: Entity, ttl: timedelta, *fields: Field, description: str = "") -> Declared:
+    return Declared(name, entity, ttl, fields, description)
+
+
+def field(name: str, dtype: PrimitiveFeastType | Array, description: str = "", **tags: str | float) -> Field:
+    """A column of the view's table. `description`: a sentence for people, wherever the feature is shown.
+
+    `tags`: encoding (id, bucket, numeric, bag), dimension; of an id or a bag min_count and max_vocabulary, of a bag
+    combiner (mean, sum) and max_values too, of a bucket buckets; minimum and maximum of numbers. An `Array(Float64)`
+    without tags, named `<bag>_weights`, holds the weights of that bag's values.
+    """
+    return Field(name=name, dtype=dtype, description=description, tags={key: str(value) for key, value in tags.items()})
+
+
+def logged(description: str, **settings: Any) -> Logged:
+    """A column of context. `settings`: as the tags of `field`, and `tower`."""
+    return Logged(description, settings)
 
 
 DTYPES: dict[str, Dtype] = {

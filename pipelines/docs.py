@@ -67,9 +67,15 @@ def drift() -> str:
 
 
 def features() -> str:
-    from feature_repo.views import features_table
+    from components.features.catalog import summary
 
-    return table(("feature", "view", "type", "encoding"), features_table())
+    return table(("feature", "view", "type", "encoding"), summary())
+
+
+def feature_reference() -> str:
+    from components.features.catalog import reference
+
+    return reference(table)
 
 
 def recipes() -> str:
@@ -97,6 +103,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "attribution": attribution,
     "drift": drift,
     "features": features,
+    "feature-reference": feature_reference,
     "recipes": recipes,
     "commands": commands,
     "errors": errors,

@@ -24,7 +24,7 @@ from components.contracts.spec import (
     union,
 )
 from feature_repo import views as repo
-from feature_repo.context import CONTEXT
+from feature_repo.context import settings_of
 from feature_repo.declare import Declared, dtype_of
 
 DEFAULT_ENCODING = {"int": "id", "string": "id", "bool": "id", "float": "bucket", "strings": "bag"}
@@ -125,7 +125,7 @@ def _context(info: DatasetInfo) -> list[Feature]:
         if name in weights:
             continue
         source = ITEM_CONTEXT_SOURCE if name in info.item_context and name != POSITION else CONTEXT_SOURCE
-        settings = {"encoding": DEFAULT_ENCODING[dtype], **CONTEXT.get(name, {})}
+        settings = {"encoding": DEFAULT_ENCODING[dtype], **settings_of(name)}
         features.append(_feature(name, source, dtype, settings, weighted=name + WEIGHTS_SUFFIX in weights))
     return features
 

@@ -73,7 +73,7 @@ class Place:
         absent = [name for name in (REDIS_VARIABLE, REGISTRY_VARIABLE) if not environment.get(name)]
         if absent:
             raise UsageError(
-                f"{PROFILE_VARIABLE}=production needs {absent[0]}, which is not set: export it (docs/features.md)"
+                f"{PROFILE_VARIABLE}=production needs {absent[0]}, which is not set: export it (docs/profiles.md)"
             )
         kind = environment.get(REDIS_TYPE_VARIABLE) or "redis"
         if kind not in REDIS_TYPES:

@@ -3,26 +3,24 @@
 Of each view a row gets the latest values stamped no later than the row's time, no older than the view's time to live
 (inclusive), and *created* no later than the row's time: a backfill written afterwards was not known then. Ties go to
 the latest `created`. Rows without any keep nulls; no row is dropped or merged. The join itself is the offline store of
-feature_store.yaml, feature_repo/asof.
+feature_store.yaml, feature_repo/asof; under the spark profile that of feature_store.spark.yaml, feature_repo/spark.py.
 """
 
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-import ibis
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from components.contracts import columns as c
-from components.contracts import duck
 from components.contracts.errors import DataError
 from components.contracts.spec import FeatureSpec, raw
-from components.features import tables
+from components.features import spark_join, tables
 from feature_repo import sources
 from feature_repo import store as repo
 
@@ -48,7 +46,7 @@ class PointInTime:
         tables.require(self.spec.views, sources.present(str(self.features)), self.features)
         tables.check(self.features, present)
         scratch = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="esmm-feast-")))
-        self._store = repo.open_store("scratch", scratch)
+        self._store = repo.open_store("scratch", scratch, repo.scratch("scratch", scratch))
         repo.apply(self._store, self.features, present)
         return self
 
@@ -66,8 +64,10 @@ class PointInTime:
             DataError: if Feast does not return each row exactly once.
         """
         wanted = (*self.spec.keys, c.EVENT_TIMESTAMP)
+        if not len(rows):
+            return self._schema().empty_table()
         keys = rows.select(list(wanted)).append_column(ROW, pa.array(range(len(rows)), pa.int64()))
-        found = self._retrieve(keys).to_arrow()
+        found = self._joined(keys)
         if not found[ROW].combine_chunks().equals(keys[ROW].combine_chunks()):
             raise DataError(
                 f"Feast returned {len(found)} rows for {len(keys)} impressions, or not the same ones: the retrieved "
@@ -81,38 +81,36 @@ class PointInTime:
         Yields:
             Tables of about `batch_rows` rows: the query's columns, then one a stored feature as `join` has them.
         """
-        for batch in self._retrieve(query).to_batches(batch_rows):
-            found = pa.Table.from_batches([batch])
+        for found in self._batches(query, batch_rows):
             features = self._features(found)
             for name in features.column_names:
                 found = found.set_column(found.column_names.index(name), name, features[name])
             yield found
 
+    def _joined(self, keys: pa.Table) -> pa.Table:
+        if not repo.on_spark(self._store):
+            return self._retrieve(keys).to_arrow()
+        with tempfile.TemporaryDirectory(prefix="esmm-keys-") as folder:
+            pq.write_table(keys, Path(folder) / "keys.parquet")
+            return pa.concat_tables(self._batches(f"FROM {tables.parquet(Path(folder))}", len(keys)))
+
+    def _batches(self, query: str, batch_rows: int) -> Iterator[pa.Table]:
+        if repo.on_spark(self._store):
+            yield from spark_join.stream(self._store, self._references(), self.spec.keys, query, batch_rows)
+            return
+        for batch in self._retrieve(query).to_batches(batch_rows):
+            yield pa.Table.from_batches([batch])
+
     def _retrieve(self, entities: Any) -> Any:
-        references = [f"{feature.source}:{name}" for feature in self.spec.stored for name in feature.raw]
         return self._store.get_historical_features(
-            entity_df=entities, features=references, filter_by_created_timestamp=True
+            entity_df=entities, features=self._references(), filter_by_created_timestamp=True
         )
 
+    def _references(self) -> list[str]:
+        return [f"{feature.source}:{name}" for feature in self.spec.stored for name in feature.raw]
+
     def _features(self, found: pa.Table) -> pa.Table:
-        columns = raw(self.spec.stored)
-        return pa.table({name: found[name].cast(tables.ARROW_TYPES[dtype]) for name, dtype in columns.items()})
+        return pa.table({column.name: found[column.name].cast(column.type) for column in self._schema()})
 
-
-@contextmanager
-def ibis_in_utc() -> Iterator[None]:
-    """Gives Feast, which materializes on ibis' default backend, a DuckDB connection of its own, in UTC.
-
-    Casts of that connection depend on its time zone, which is the machine's unless it is told.
-    """
-    before = ibis.options.default_backend
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # ibis calls DuckDB by an old name
-        backend = ibis.duckdb.connect()
-        try:
-            backend.raw_sql(f"SET TimeZone = 'UTC'; SET memory_limit = '{duck.MEMORY}'")
-            ibis.set_backend(backend)
-            yield
-        finally:
-            ibis.options.default_backend = before
-            backend.disconnect()
+    def _schema(self) -> pa.Schema:
+        return pa.schema({name: tables.ARROW_TYPES[dtype] for name, dtype in raw(self.spec.stored).items()})

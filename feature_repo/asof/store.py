@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+from feast import FileSource
 from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineStoreConfig
 from feast.on_demand_feature_view import OnDemandFeatureView
 
 from components.contracts.errors import UsageError
 from feature_repo.asof import plan
+from feature_repo.asof.append import append, table_schema
 from feature_repo.asof.job import AsofRetrievalJob, Limits, connect
 
 
@@ -28,7 +33,8 @@ class AsofOfflineStoreConfig(DuckDBOfflineStoreConfig):  # type: ignore[misc]  #
 
 
 class AsofOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]  # Feast ships no types
-    """One ASOF join a view. All but historical features (materialization, logging, monitoring) is the parent's."""
+    """One ASOF join a view, and a file of its own for pushed rows. All else (materialization, logging, monitoring) is
+    the parent's."""
 
     @staticmethod
     def get_historical_features(
@@ -71,3 +77,40 @@ class AsofOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]  # Feast ships
                 db, entity_df, feature_views, feature_refs, config.repo_path, full_feature_names, known_only
             )
         return AsofRetrievalJob(made, limits, full_feature_names, on_demand, feature_refs)
+
+    @staticmethod
+    def offline_write_batch(
+        config: Any, feature_view: Any, table: pa.Table, progress: Callable[[int], Any] | None
+    ) -> None:
+        """Appends pushed rows as a file beside the table's others; the parent writes the whole table again.
+
+        Raises:
+            DataError: rows with other columns than the table, or of other types. UsageError: no local table.
+        """
+        append(_folder(config, feature_view.batch_source), table)
+        if progress is not None:
+            progress(len(table))
+
+    def get_table_column_names_and_types_from_data_source(
+        self, config: Any, data_source: Any
+    ) -> Iterable[tuple[str, str]]:
+        """Of a table in several files too, which Feast cannot look into."""
+        if isinstance(data_source, FileSource) and _is_pattern(data_source.path):
+            return [(field.name, str(field.type)) for field in table_schema(_folder(config, data_source))]
+        found: Iterable[tuple[str, str]] = data_source.get_table_column_names_and_types(config)
+        return found
+
+
+def _is_pattern(path: str) -> bool:
+    return Path(path).name == "*.parquet"
+
+
+def _folder(config: Any, source: Any) -> Path:
+    """The folder that a source's files lie in."""
+    if not isinstance(source, FileSource) or "://" in source.path.removeprefix("file://"):
+        raise UsageError(
+            f"{getattr(source, 'path', source)} is no local table, and this offline store appends to no other: push "
+            "online only, or set another offline_store"
+        )
+    path = Path(FileSource.get_uri_for_file_path(config.repo_path, source.path).removeprefix("file://"))
+    return path if path.is_dir() else path.parent

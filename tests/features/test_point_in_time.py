@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from components.contracts.errors import DataError
-from components.features import point_in_time
 from components.features.point_in_time import PointInTime
 
 TICK = timedelta(microseconds=1)
@@ -169,14 +167,6 @@ def test_equal_rows_are_kept_and_order_and_types_too(tmp_path):
     assert found.schema.field("age_band").type == pa.int64()
     assert found.schema.field("item_ctr_7d").type == pa.float64()
     assert found.column_names == [feature.name for feature in spec().stored]
-
-
-def test_the_machine_may_be_anywhere(tmp_path, monkeypatch):
-    """Feast's connection would take the machine's time zone; ours is told."""
-    monkeypatch.setattr(ibis.options, "default_backend", None)
-    with point_in_time.ibis_in_utc():
-        assert ibis.get_backend().raw_sql("SELECT current_setting('TimeZone')").fetchone() == ("UTC",)
-    assert ibis.options.default_backend is None
 
 
 def test_a_lost_row_is_an_error(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from components.contracts import activity
 from components.contracts import columns as c
 from components.contracts.dataset import FEATURES
 from components.ingestion.sources.simulator_truth import Outcomes
@@ -30,7 +31,6 @@ from components.ingestion.sources.simulator_world import (
 )
 
 Bools = NDArray[np.bool_]
-WINDOW_DAYS = 7
 _MINUTE = 60_000_000
 _JOBS = 3
 UTC_US = pa.timestamp("us", tz="UTC")
@@ -86,30 +86,21 @@ def _activity(
     rng: np.random.Generator,
 ) -> pa.Table:
     """`events`: name -> (impression each belongs to, its time). Those after the last midnight are not counted."""
-    days = config.days
-    in_window, until = {}, {}
-    for name, (impression, time) in events.items():
-        day = time // DAY
-        known = day < days
-        flat = entity_N[impression[known]] * days + day[known]
-        total = np.bincount(flat, minlength=entities * days).reshape(entities, days).cumsum(axis=1)
-        until[name] = total
-        in_window[name] = total.copy()
-        in_window[name][:, WINDOW_DAYS:] -= total[:, :-WINDOW_DAYS]
-    seen = until["impressions"].T > 0  # [D, E]: row d is the midnight that ends day d
-    day, entity = np.nonzero(seen)
-    counts = {name: value[entity, day] for name, value in in_window.items()}
-    shown = counts["impressions"]
-    rate = counts["clicks"] / np.maximum(shown, 1)
+    found = {name: (entity_N[impression], time) for name, (impression, time) in events.items()}
+    first_day = np.full(entities, config.days)
+    np.minimum.at(first_day, entity_N, events[activity.IMPRESSIONS][1] // DAY)
+    day, entity = np.nonzero(first_day <= np.arange(config.days)[:, None])
     stamp = (day + 1) * DAY
-    created = rng.integers(5, 121, days)[day] * _MINUTE + stamp
+    counted = activity.features(kind, found, entity, stamp)
+    rate = counted.pop(f"{kind}_ctr_7d")
+    created = rng.integers(5, 121, config.days)[day] * _MINUTE + stamp
     return pa.table(
         {
             f"{kind}_id": names(kind[0], entity),
             c.EVENT_TIMESTAMP: times(config, stamp),
             c.CREATED_TIMESTAMP: times(config, created),
-            **{f"{kind}_{name}_7d": value for name, value in counts.items()},
-            f"{kind}_ctr_7d": pa.array(rate, mask=shown == 0),
+            **counted,
+            f"{kind}_ctr_7d": pa.array(rate, mask=np.isnan(rate)),
         }
     )
 
