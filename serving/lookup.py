@@ -1,47 +1,55 @@
-"""Online features of one user, of one group of their features and of the items to rank, read through Feast.
+"""Online features of one user, of one group of their features and of the items to rank.
 
-What Feast leaves to its caller happens here: a value older than its view's time to live is taken as missing, and an
-entity nothing is stored about is told from one whose values are null. Imports neither DuckDB nor anything of training.
+Read in one round trip in Feast's own layout (serving/online), the user and the group afresh for every request, items
+from a bounded cache where they were read before. What Feast leaves to its caller happens here: a value older than its
+view's time to live is taken as missing, and an entity nothing is stored about is told from one whose values are null.
+Imports neither DuckDB nor anything of training.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Mapping
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
-import feast.infra.online_stores.sqlite  # noqa: F401 (keep_utc_in_sqlite has to come after it)
 import numpy as np
-from feast import FeatureStore, RepoConfig
-from feast.errors import FeastError
 from numpy.typing import NDArray
-from sqlalchemy.exc import SQLAlchemyError
 
 from components.contracts import columns as c
+from components.contracts import layout
 from components.contracts.errors import ServiceError
-from components.contracts.online import (
-    ENTITY_KEY_VERSION,
-    MATERIALIZED,
-    ONLINE,
-    REGISTRY,
-    keep_utc_in_sqlite,
-    read_materialized,
-)
-from components.contracts.spec import WEIGHTS_SUFFIX, Dtype, FeatureSpec, View, raw
+from components.contracts.online import MATERIALIZED, ONLINE, REGISTRY, Place
+from components.contracts.spec import FeatureSpec
 from components.contracts.times import parse_utc
 from components.scoring.raw import Column
-from serving.columns import column, objects, repeated
+from serving.columns import objects
+from serving.online.cache import Hits, ItemCache
+from serving.online.cells import EPOCH, Cell, cells_of
+from serving.online.fields import Fields, fields
+from serving.online.reader import Ask, Reader, State
+from serving.online.registry import RegistryWatch
+from serving.online.rows import AHEAD_SECONDS, Block, seen
+from serving.settings import CACHED_ITEMS
 
-REGISTRY_SECONDS = 30
-"""How long a change of the registry may go unnoticed; it is read again off the request path."""
+Clock = Literal["wall", "frozen"] | Callable[[], float]
+
+ITEM_SECONDS = 60.0
+"""How long a kept row may be served although the store has another, written by something that left no note."""
+PUSHED_SECONDS = 0.5
+"""The same for views that are pushed, whose rows change at any time."""
+WARN_SECONDS = 60.0
+
+log = logging.getLogger("bentoml.esmm")
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """`columns`: raw columns for the scorer, [items] each. `expired`: stored values too old, each counted once.
+    """`columns`: raw columns for the scorer, [items] each. `expired`: stored values taken as missing for their time,
+    each counted once; `expired_by_view` the same by view, without views that have none.
 
     `unknown_group` is None for a model that reads no view of groups.
     """
@@ -50,7 +58,11 @@ class Lookup:
     unknown_user: bool = False
     unknown_group: bool | None = None
     unknown_items: list[str] = field(default_factory=list)
-    expired: int = 0
+    expired_by_view: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def expired(self) -> int:
+        return sum(self.expired_by_view.values())
 
 
 class NullLookup:
@@ -64,40 +76,69 @@ class NullLookup:
     def materialized_as_of(self) -> str | None:
         return None
 
+    def freshness(self) -> dict[str, Any]:
+        return {}
+
     def close(self) -> None:
         """There is nothing to close."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is read of whom. `items`: a cache for views that are materialized, and one for views that are pushed."""
+
+    pushed: frozenset[str]
+    user: Fields | None
+    group: Fields | None
+    items: tuple[ItemCache, ...]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Blocks of one request: `user`, `group` of one row, `items` of a row an item; None: nothing to read.
+
+    `cached`: for each block of items, which rows were kept from before.
+    """
+
+    state: State
+    user: Block | None
+    group: Block | None
+    items: list[Block]
+    cached: list[NDArray[np.bool_]]
 
 
 class OnlineLookup:
     """Reads a dataset's live feature store. Safe to share between threads.
 
     Args:
-        feast_dir: the store's folder (contracts/online.py).
-        project: the Feast project, which is the dataset's name.
-        clock: what a value's age is measured from: "wall" the present, "frozen" the as-of of the materialization.
+        clock: what a value's age is measured from: "wall" the present, "frozen" the as-of of the materialization, a
+            function the time it gives (epoch seconds).
+        cache_items: items kept in memory; 0 reads every item from the store.
 
     Raises:
-        ServiceError: if nothing is materialized there, or a view or feature of the spec is not.
+        ServiceError: if nothing is materialized there, the store or its registry does not answer, or a view or feature
+            of the spec is not in it.
     """
 
-    def __init__(self, feast_dir: Path, project: str, spec: FeatureSpec, clock: Literal["wall", "frozen"]) -> None:
-        self.folder = feast_dir
+    def __init__(self, place: Place, spec: FeatureSpec, clock: Clock, cache_items: int = CACHED_ITEMS) -> None:
+        self.place = place
         self.spec = spec
         self.clock = clock
-        self._as_of: tuple[int, datetime] | None = None
-        absent = [name for name in (REGISTRY, ONLINE, MATERIALIZED) if not (feast_dir / name).is_file()]
-        if absent:
-            raise ServiceError(
-                f"{feast_dir} holds no {absent[0]}, so no features are materialized for {project!r}: run "
-                "`esmm materialize`, or check --home"
-            )
+        self._cache_items = cache_items
+        self._as_of: tuple[str, int] = ("", 0)
+        self._asked = self._kept = 0
+        self._expired: Counter[str] = Counter()
+        self._warned = -np.inf
+        _check_files(place)
+        self._registry = RegistryWatch(place, spec)
         try:
-            self._store = _open(feast_dir, project)
-            self._check_views()
-        except (FeastError, SQLAlchemyError, sqlite3.Error) as error:
-            raise self._broken(error) from error
-        self._dtypes: dict[str, Dtype] = raw(spec.stored)
-        self._weights = {feature.name + WEIGHTS_SUFFIX for feature in spec.stored if feature.weighted}
+            self._reader = _reader(place, self._registry)
+            if self._reader.state().materialized is None:
+                raise ServiceError(_nothing(place, self._reader.where))
+        except ServiceError:
+            self._registry.close()
+            raise
+        self._plan = self._planned(self._registry.views().pushed)
 
     def rows(
         self, user_id: str, item_ids: list[str], context: Mapping[str, Column], group_id: str | None = None
@@ -109,127 +150,213 @@ class OnlineLookup:
             group_id: None if the request says none; then what is stored by group is missing.
 
         Raises:
-            ServiceError: if the store was deleted or no longer has a view or feature of the spec.
+            ServiceError: if the store does not answer, lost a view or feature of the spec, or holds a value of another
+                kind than the model reads.
         """
+        found = self._find(user_id, item_ids, group_id)
+        now, wall = self._now(found.state), self.clock == "wall"
         columns = _given(user_id, item_ids, context)
-        now = self._now()
-        asked = {c.USER_ID: [user_id], c.GROUP_ID: [] if group_id is None else [group_id], c.ITEM_ID: item_ids}
-        found: dict[str, NDArray[np.bool_]] = {}
-        expired = 0
-        for view in self.spec.views:
-            wanted = [name for name in view.fields if name in self._dtypes]
-            if not wanted:
+        expired: Counter[str] = Counter()
+        ahead: Counter[str] = Counter()
+        known: dict[str, NDArray[np.bool_]] = {}
+        for block in (found.user, found.group, *found.items):
+            if block is None:
                 continue
-            keys = asked[view.entity]
-            stamps, values = self._read(view, wanted, keys) if keys else (np.zeros(1), {n: [None] for n in wanted})
-            found[view.entity] = found.get(view.entity, False) | (stamps > 0)
-            old = (stamps > 0) & (now - stamps > view.ttl_seconds)
-            for name, stored in values.items():
-                if name not in self._weights:
-                    expired += sum(stored[i] is not None for i in np.flatnonzero(old))
-                kept = [None if is_old else value for value, is_old in zip(stored, old.tolist(), strict=True)]
-                made = column(kept, self._dtypes[name])
-                columns[name] = made if view.entity == c.ITEM_ID else repeated(made, len(item_ids))
-        known = found.get(c.ITEM_ID, np.ones(len(item_ids), np.bool_)).tolist()
+            entity = block.fields.entity
+            view = seen(block, now, wall, 1 if entity == c.ITEM_ID else len(item_ids))
+            expired.update(view.expired)
+            ahead.update(view.ahead)
+            known[entity] = known.get(entity, False) | view.known
+            columns |= view.columns
+        self._count(found, expired, ahead)
+        there = known.get(c.ITEM_ID)
         return Lookup(
             columns=columns,
-            unknown_user=c.USER_ID in found and not found[c.USER_ID][0],
-            unknown_group=not found[c.GROUP_ID][0] if c.GROUP_ID in found else None,
-            unknown_items=[item for item, is_known in zip(item_ids, known, strict=True) if not is_known],
-            expired=expired,
+            unknown_user=c.USER_ID in known and not known[c.USER_ID][0],
+            unknown_group=not known[c.GROUP_ID][0] if c.GROUP_ID in known else None,
+            unknown_items=[] if there is None else [item_ids[number] for number in np.flatnonzero(~there)],
+            expired_by_view=dict(expired),
         )
+
+    def inspect(self, user_id: str, item_ids: list[str], group_id: str | None = None) -> list[Cell]:
+        """Every stored value that `rows` would meet, with its time: the user's, the group's, then item by item.
+
+        Raises:
+            ServiceError: as `rows`.
+        """
+        found = self._find(user_id, item_ids, group_id)
+        now, wall = self._now(found.state), self.clock == "wall"
+        store = np.zeros(1, np.bool_)
+        cells: list[Cell] = []
+        if found.user is not None:
+            cells += cells_of(found.user, [user_id], store, now, wall)
+        if found.group is not None and group_id is not None:
+            cells += cells_of(found.group, [group_id], store, now, wall)
+        of_items = [
+            cell
+            for block, cached in zip(found.items, found.cached, strict=True)
+            for cell in cells_of(block, item_ids, cached, now, wall)
+        ]
+        order = {item: number for number, item in enumerate(item_ids)}
+        return cells + sorted(of_items, key=lambda cell: order[cell.key])
 
     def materialized_as_of(self) -> str | None:
         """As-of of the values in the store, or None if that cannot be read any more."""
-        done = read_materialized(self.folder)
+        try:
+            done = self._reader.state().materialized
+        except ServiceError:
+            return None
         return done.as_of if done is not None else None
 
+    def freshness(self) -> dict[str, Any]:
+        """For /info: watermarks by view, values taken as missing so far by view, the cache, and the registry's state.
+
+        What cannot be read any more is left out.
+        """
+        try:
+            done = self._reader.state().materialized
+        except ServiceError:
+            done = None
+        views = {
+            view.name: {
+                **({"as_of": state.as_of or done.as_of, "newest_event": state.newest_event} if state and done else {}),
+                "pushed": view.name in self._plan.pushed,
+                "expired": self._expired[view.name],
+            }
+            for view in self.spec.views
+            for state in [done.views.get(view.name) if done is not None else None]
+        }
+        cache = {"items": sum(map(len, self._plan.items)), "asked": self._asked, "hits": self._kept}
+        return {"views": views, "cache": cache, "registry": self._registry.unreachable or "read"}
+
     def close(self) -> None:
-        """Stops the registry's refresh and closes its connections."""
-        self._store.registry._exit_handler()
-        self._store.registry.read_engine.dispose()
+        """Stops the registry's refresh and closes all connections."""
+        self._reader.close()
+        self._registry.close()
 
-    def _read(self, view: View, names: list[str], keys: list[str]) -> tuple[NDArray[np.float64], dict[str, list[Any]]]:
-        """Event time of each key's row in epoch seconds [keys] (0: no row), and the values by feature."""
-        try:
-            response = self._store.get_online_features(
-                features=[f"{view.name}:{name}" for name in names], entity_rows=[{view.entity: key} for key in keys]
-            ).proto
-        except (FeastError, SQLAlchemyError, sqlite3.Error, ValueError, KeyError) as error:
-            raise self._broken(error) from error
-        stamps = np.zeros(len(keys))
-        values: dict[str, list[Any]] = {}
-        for name, result in zip(response.metadata.feature_names.val, response.results, strict=True):
-            if name in self._dtypes:
-                # A status says PRESENT for a null and, on Redis, for an unknown entity; only the time tells.
-                times = [stamp.seconds + stamp.nanos / 1e9 for stamp in result.event_timestamps]
-                stamps = np.maximum(stamps, times)
-                values[name] = [_value(proto) for proto in result.values]
-        return stamps, values
+    def _find(self, user_id: str, item_ids: list[str], group_id: str | None) -> _Found:
+        plan = self._current()
+        hits = [cache.get(item_ids) for cache in plan.items]
+        asks = [] if plan.user is None else [Ask(plan.user, [user_id])]
+        if plan.group is not None and group_id is not None:
+            asks.append(Ask(plan.group, [group_id]))
+        asks += [
+            Ask(cache.fields, [id_ for id_, there in zip(item_ids, hit.places.tolist(), strict=True) if not there])
+            for cache, hit in zip(plan.items, hits, strict=True)
+        ]
+        trip = self._reader.read(asks)
+        blocks = iter(trip.blocks)
+        user = next(blocks) if plan.user is not None else None
+        group = None if plan.group is None else Block.empty(plan.group, 1) if group_id is None else next(blocks)
+        items: list[Block] = []
+        cached: list[NDArray[np.bool_]] = []
+        for cache, hit, ask, read in zip(plan.items, hits, asks[len(asks) - len(hits) :], blocks, strict=True):
+            cache.put(list(ask.keys), read, hit.token, trip.state.token, hit.asked)
+            if hit.places.any() and hit.token != trip.state.token:
+                # Materialized since these rows were kept: all of the items afresh, once.
+                read = self._reader.read([Ask(cache.fields, item_ids)]).blocks[0]
+                hit = Hits(np.zeros(len(item_ids), np.bool_), hit.block, trip.state.token, hit.asked)
+            items.append(_together(hit, read))
+            cached.append(hit.places)
+        return _Found(trip.state, user, group, items, cached)
 
-    def _now(self) -> float:
-        """Epoch seconds that ages are measured from."""
+    def _current(self) -> _Plan:
+        """The plan, made anew if views began or ceased to be pushed. Raises ServiceError if a view is gone."""
+        pushed = self._registry.views().pushed
+        if pushed != self._plan.pushed:
+            self._plan = self._planned(pushed)
+        return self._plan
+
+    def _planned(self, pushed: frozenset[str]) -> _Plan:
+        every = frozenset(view.name for view in self.spec.views)
+        caches = [
+            ItemCache(found, self._cache_items, seconds)
+            for names, seconds in ((every - pushed, ITEM_SECONDS), (every & pushed, PUSHED_SECONDS))
+            for found in [fields(self.spec, c.ITEM_ID, names)]
+            if found is not None
+        ]
+        user, group = (fields(self.spec, entity, every) for entity in (c.USER_ID, c.GROUP_ID))
+        return _Plan(pushed, user, group, tuple(caches))
+
+    def _now(self, state: State) -> int:
+        """Nanoseconds since 1970 that ages are measured from, whole microseconds."""
         if self.clock == "wall":
-            return datetime.now(UTC).timestamp()
-        try:
-            changed = (self.folder / MATERIALIZED).stat().st_mtime_ns
-        except FileNotFoundError as error:
-            raise self._broken(error) from error
-        if self._as_of is None or self._as_of[0] != changed:
-            done = read_materialized(self.folder)
-            if done is None:
-                raise ServiceError(f"{self.folder / MATERIALIZED} is gone: run `esmm materialize`")
-            self._as_of = changed, parse_utc(done.as_of)
-        return self._as_of[1].timestamp()
+            return time.time_ns() // 1000 * 1000
+        if self.clock != "frozen":
+            return round(self.clock() * 1e6) * 1000
+        if state.materialized is None:
+            raise ServiceError(_nothing(self.place, self._reader.where))
+        text, known = self._as_of
+        if text != state.materialized.as_of:
+            text = state.materialized.as_of
+            known = _nanoseconds(parse_utc(text))
+            self._as_of = text, known
+        return known
 
-    def _check_views(self) -> None:
-        for view in self.spec.views:
-            stored = {f.name for f in self._store.get_feature_view(view.name, allow_registry_cache=True).features}
-            lost = [name for name in raw(self.spec.from_source(view.name)) if name not in stored]
-            if lost:
-                raise ServiceError(
-                    f"view {view.name!r} in {self.folder} has no feature {lost[0]!r}, which the model reads: "
-                    "materialize with the code the model was trained with, or train it again"
-                )
+    def _count(self, found: _Found, expired: Counter[str], ahead: Counter[str]) -> None:
+        # Not exact under threads, which is enough for what /info shows.
+        self._asked += sum(len(places) for places in found.cached)
+        self._kept += sum(int(places.sum()) for places in found.cached)
+        if expired:
+            self._expired.update(expired)
+        if ahead and time.monotonic() - self._warned > WARN_SECONDS:
+            self._warned = time.monotonic()
+            log.warning(
+                "values of %s lie more than %d s in the future and are taken as missing: compare the clocks and time "
+                "zones of what writes them",
+                ", ".join(sorted(ahead)),
+                AHEAD_SECONDS,
+            )
 
-    def _broken(self, error: Exception) -> ServiceError:
-        reason = " ".join(str(error).split())
-        return ServiceError(
-            f"the feature store in {self.folder} does not answer ({reason}): run `esmm materialize` and restart the "
-            "service"
+
+def _reader(place: Place, registry: RegistryWatch) -> Reader:
+    """The way to read this kind of store. Each is imported only where it is used."""
+    settings = place.online_store
+    if settings["type"] == "sqlite":
+        from serving.online.sqlite_reader import SqliteReader
+
+        return SqliteReader(place)
+    if settings["type"] == "redis" and settings["redis_type"] in ("redis", "redis_cluster"):
+        from serving.online.redis_reader import RedisReader
+
+        return RedisReader(place)
+    from serving.online.feast_reader import FeastReader
+
+    return FeastReader(place, registry.store)
+
+
+def _check_files(place: Place) -> None:
+    if place.redis is not None:
+        return
+    needed = [REGISTRY, *([ONLINE] if place.online_store["type"] == "sqlite" else []), MATERIALIZED]
+    absent = [name for name in needed if not (place.folder / name).is_file()]
+    if absent:
+        raise ServiceError(
+            f"{place.folder} holds no {absent[0]}, so no features are materialized for {place.project!r}: run "
+            "`esmm materialize`, or check --home"
         )
 
 
-def _open(folder: Path, project: str) -> FeatureStore:
-    """Registry read-only and refreshed by a thread; no offline store, whose libraries the service does not have."""
-    config = RepoConfig(
-        project=project,
-        provider="local",
-        registry={
-            "registry_type": "sql",
-            "path": f"sqlite:///file:{folder / REGISTRY}?mode=ro&uri=true",
-            "cache_ttl_seconds": REGISTRY_SECONDS,
-            "cache_mode": "thread",
-        },
-        online_store={"type": "sqlite", "path": str(folder / ONLINE)},
-        offline_store=None,
-        entity_key_serialization_version=ENTITY_KEY_VERSION,
-    )
-    keep_utc_in_sqlite()
-    store = FeatureStore(config=config)
-    # As the setting of this name, which warns about the thread: what is served is never half-written here.
-    store.registry.serve_features_while_materializing = True
-    return store
+def _nothing(place: Place, where: str) -> str:
+    note = MATERIALIZED if place.redis is None else f"key {layout.materialized_key(place.project)!r}"
+    return f"{where} has no {note}, so no features are materialized for {place.project!r}: run `esmm materialize`"
 
 
 def _given(user_id: str, item_ids: list[str], context: Mapping[str, Column]) -> dict[str, Column]:
     return {c.USER_ID: objects([user_id] * len(item_ids)), c.ITEM_ID: objects(item_ids), **context}
 
 
-def _value(proto: Any) -> Any:
-    """The stored value; None if there is none, which an empty list is too."""
-    kind = proto.WhichOneof("val")
-    if kind is None:
-        return None
-    value = getattr(proto, kind)
-    return (list(value.val) or None) if kind.endswith("_list_val") else value
+def _together(hit: Hits, read: Block) -> Block:
+    """Kept rows and rows just read, in the order of the ids."""
+    if not hit.places.any():
+        return read
+    if hit.places.all():
+        return hit.block
+    whole = Block.empty(read.fields, len(hit.places))
+    whole.put(np.flatnonzero(hit.places), hit.block)
+    whole.put(np.flatnonzero(~hit.places), read)
+    return whole
+
+
+def _nanoseconds(value: datetime) -> int:
+    return (value - EPOCH) // timedelta(microseconds=1) * 1000

@@ -92,7 +92,10 @@ class RankResponse(BaseModel):
         description="No group_id was sent, or nothing is stored about it; null: the model reads no features of groups."
     )
     unknown_items: list[str] = Field(description="Items nothing is stored about: scored as new ones.")
-    expired_features: int = Field(description="Stored values older than their view's time to live, taken as missing.")
+    expired_features: int = Field(
+        description="Stored values taken as missing: older than their view's time to live, or too far in the future."
+    )
+    expired_by_view: dict[str, int] = Field(description="The same by feature view, without views that have none.")
     items: list[RankedItem]
 
 
@@ -107,6 +110,10 @@ class InfoResponse(BaseModel):
     dataset: str
     as_of: str = Field(description="The model's data ends before this time (UTC).")
     materialized_as_of: str | None = Field(description="As-of of the online features; null: the model has none.")
+    freshness: dict[str, Any] = Field(
+        description="By feature view: as-of, the newest event, whether it is pushed, values found expired so far; what "
+        "the item cache did; and whether the registry can be read. Empty for a model that reads no views."
+    )
     features: list[str]
     context: dict[str, str] = Field(
         description="Context a request may send, and its type; strings is a list of them, floats one of weights."

@@ -14,7 +14,7 @@ import numpy as np
 from starlette.responses import JSONResponse
 
 from components.contracts.columns import GROUP_ID, ITEM_ID, USER_ID
-from components.contracts.errors import UsageError
+from components.contracts.errors import ServiceError, UsageError
 from components.contracts.paths import HOME_VARIABLE
 from components.contracts.quiet import QUIET
 from components.scoring.score import Scorer
@@ -60,19 +60,27 @@ class Ranker:
 
         if not self.spec.views:
             return NullLookup()
-        if settings.feast is None:
-            raise UsageError(f"{HOME_VARIABLE} is not set: the model needs the feature store in that folder")
-        return OnlineLookup(settings.feast, self.packaged.dataset, self.spec, self.packaged.clock)
+        if settings.place is None:
+            raise UsageError(
+                f"{HOME_VARIABLE} is not set: the model needs the feature store in that folder (or, of the profile "
+                "production, the servers that its variables name)"
+            )
+        return OnlineLookup(settings.place, self.spec, self.packaged.clock, settings.cache_items)
 
     @bentoml.api(route="/rank")
     def rank(self, request: RankRequest, /) -> RankResponse:
-        """Ranks `item_ids` for `user_id`; 400 with a sentence for a request that cannot be answered."""
+        """Ranks `item_ids` for `user_id`; 400 with a sentence for a request that cannot be answered, 503 with one where
+        the feature store cannot."""
         try:
             context = context_columns(self.spec, request.context, request.item_context, len(request.item_ids))
         except BadContext as error:
             # BentoML would wrap the body of an exception of its own in a list.
             return cast(RankResponse, JSONResponse({"error": str(error)}, status_code=400))
-        found = self.lookup.rows(request.user_id, request.item_ids, context, request.group_id)
+        try:
+            found = self.lookup.rows(request.user_id, request.item_ids, context, request.group_id)
+        except ServiceError as error:
+            log.error("503: %s", error)
+            return cast(RankResponse, JSONResponse({"error": str(error)}, status_code=503))
         scores = self.scorer.score(found.columns, position="reference")
         items = [
             RankedItem(item_id=item, pctr=pctr, pcvr=pcvr, pctcvr=pctr * pcvr)
@@ -87,6 +95,7 @@ class Ranker:
             unknown_group=found.unknown_group,
             unknown_items=unknown_items,
             expired_features=found.expired,
+            expired_by_view=found.expired_by_view,
             items=sorted(items, key=lambda item: (-item.pctcvr, item.item_id)),
         )
 
@@ -101,6 +110,7 @@ class Ranker:
             dataset=self.packaged.dataset,
             as_of=model.as_of,
             materialized_as_of=self.lookup.materialized_as_of(),
+            freshness=self.lookup.freshness(),
             features=[feature.name for feature in self.spec.features],
             context=dict(context_types(self.spec)),
             item_context=dict(item_context_types(self.spec)),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.contracts.errors import UsageError
+from components.contracts.online import Place
 from components.contracts.packaged import MODEL_FOLDER, PACKAGED_JSON, Packaged
 from components.contracts.paths import HOME_VARIABLE, Home
 
@@ -23,29 +24,48 @@ MAX_BODY_BYTES = 1024 * 1024
 THREADS = 4
 """Requests looked up at once in a worker: reading the feature store blocks, so it happens off the event loop."""
 
+CACHE_VARIABLE = "ESMM_CACHE_ITEMS"
+CACHED_ITEMS = 100_000
+"""Items whose rows a worker keeps unless the variable says otherwise: some 30 MB at 20 features."""
+
 
 @dataclass(frozen=True)
 class Settings:
-    """`feast` is the live feature store's folder, None where there is no home."""
+    """`place` is where the features are served from, None where the environment does not say: in production the
+    profile's variables do, on one machine the home."""
 
     model: Path
     packaged: Packaged
-    feast: Path | None
+    place: Place | None
+    cache_items: int
 
     @staticmethod
     def load(environment: Mapping[str, str] = os.environ, source: Path = SOURCE) -> Settings:
-        """Reads packaged.json beside the code and ESMM_HOME from the environment.
+        """Reads packaged.json beside the code, and ESMM_HOME, ESMM_PROFILE and ESMM_CACHE_ITEMS from the environment.
 
         Raises:
-            UsageError: if the code does not lie in a Bento that packaging built.
+            UsageError: if the code does not lie in a Bento that packaging built; a variable that the profile needs is
+                not set, or one holds what it cannot.
         """
         note = source / PACKAGED_JSON
         if not note.is_file():
             raise UsageError(f"{note} is missing: the service runs from a Bento (`esmm serve`), not from a checkout")
         packaged = Packaged.parse(note.read_bytes(), where=str(note))
         home = environment.get(HOME_VARIABLE)
+        dataset = packaged.dataset
+        folder = Home(Path(home).resolve()).feast(dataset) if home else Path()
+        place = Place.of(folder, dataset, environment)
         return Settings(
             model=source / MODEL_FOLDER,
             packaged=packaged,
-            feast=Home(Path(home).resolve()).feast(packaged.dataset) if home else None,
+            place=place if home or place.redis is not None else None,
+            cache_items=_cache_items(environment.get(CACHE_VARIABLE)),
         )
+
+
+def _cache_items(text: str | None) -> int:
+    if not text:
+        return CACHED_ITEMS
+    if not text.isdecimal():
+        raise UsageError(f"{CACHE_VARIABLE}={text!r}: give a number of items, 0 for no cache")
+    return int(text)

@@ -10,8 +10,14 @@ from packaging.markers import Marker
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-DIRECT = ("bentoml", "feast", "numpy", "onnxruntime", "pydantic", "starlette")
-"""What `serving` and `components/scoring` import; their own requirements follow from the installed metadata."""
+DIRECT = (
+    *("bentoml", "feast", "mmh3", "numpy", "onnxruntime", "pydantic", "sqlalchemy", "starlette"),
+    *("hiredis", "redis", "psycopg", "psycopg-binary"),
+)
+"""What `serving` and `components/scoring` import; their own requirements follow from the installed metadata.
+
+The last line is what the profile production needs: a Bento serves in every profile.
+"""
 
 
 def pins(lock: Path) -> list[str]:

@@ -21,11 +21,12 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from components.contracts.artifacts import EXPECTED
+from components.contracts.artifacts import EXPECTED, EXPECTED_HOME
 from components.contracts.columns import GROUP_ID, ITEM_ID, POSITION, USER_ID
 from components.contracts.config import Config
 from components.contracts.decision import GateResult
 from components.contracts.errors import DataError, ServiceError
+from components.contracts.online import PROFILE_VARIABLE
 from components.contracts.paths import Home
 from components.contracts.spec import CONTEXT_SOURCE, Dtype, FeatureSpec, raw
 from components.packaging import process
@@ -95,7 +96,7 @@ def run(config: SmokeTestConfig, bento: str, winner: Path, expected: Path) -> di
     requests = expected_requests(Scorer(winner), expected / EXPECTED)
     started = time.monotonic()
     try:
-        gate = compare(requests, ask(home, bento, requests), bento)
+        gate = compare(requests, ask(home, bento, requests, _store(expected)), bento)
     except ServiceError as error:
         sentence, *log = str(error).splitlines()
         gate = _closed(f"the Bento cannot be asked: {sentence}", {"log": log})
@@ -205,8 +206,17 @@ def _strangers(scorer: Scorer) -> Request:
     )
 
 
-def ask(home: Home, bento: str, requests: Sequence[Request]) -> list[Answer]:
+def _store(expected: Path) -> Home | None:
+    """The home whose feature store the expectation is for, None where it is the live one."""
+    home = expected / EXPECTED_HOME
+    return Home(home) if home.is_dir() else None
+
+
+def ask(home: Home, bento: str, requests: Sequence[Request], store: Home | None = None) -> list[Answer]:
     """Starts the Bento under the import guard and posts the requests, one by one.
+
+    Args:
+        store: a home whose embedded feature store answers, instead of the environment's.
 
     Raises:
         ServiceError: it is not there, does not start, does not answer or fails on a request, or was not under the
@@ -218,15 +228,18 @@ def ask(home: Home, bento: str, requests: Sequence[Request]) -> list[Answer]:
         evidence = write_guard(folder, path)
         search = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
         log = folder / "service.log"
-        with process.serving(home, path, log=log, environment={"PYTHONPATH": search}) as service:
+        environment = {"PYTHONPATH": search} | ({PROFILE_VARIABLE: "embedded"} if store is not None else {})
+        with process.serving(store or home, path, log=log, environment=environment) as service:
             try:
                 with httpx.Client(base_url=service.url, timeout=30.0, trust_env=False) as client:
                     answers = [_answer(client.post("/rank", json=request.body)) for request in requests]
             except httpx.HTTPError as error:
                 raise ServiceError(f"the service did not answer ({error!r}){process.tail(log)}") from None
-            if any(answer.status >= 500 for answer in answers):
-                # The answer itself says no more than to look into the log.
-                raise ServiceError(f"the service failed on a request{process.tail(log)}")
+            failed = next((answer for answer in answers if answer.status >= 500), None)
+            if failed is not None:
+                # But for a store that it cannot read, the answer says no more than to look into the log.
+                said = f": {failed.body.get('error')}" if failed.status == 503 else ""
+                raise ServiceError(f"the service failed on a request{said}{process.tail(log)}")
         if not evidence.is_file():
             raise ServiceError("the service did not run under the import guard, so nothing is known of what it needs")
     return answers

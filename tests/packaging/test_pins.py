@@ -23,4 +23,5 @@ def test_without_a_lock_the_installed_versions_count(tmp_path):
 def test_the_closure_holds_what_the_libraries_need_and_no_training():
     names = pins.closure(pins.DIRECT)
     assert {"pyarrow", "uvicorn", "pydantic-core"} <= names
+    assert {"redis", "hiredis", "mmh3", "psycopg", "psycopg-binary"} <= names
     assert names.isdisjoint({"torch", "kfp", "mlflow"})

@@ -33,12 +33,12 @@ from features.made import (
 )
 
 from components.contracts.errors import ServiceError
-from components.contracts.online import Materialized, read_materialized, write_materialized
+from components.contracts.online import Materialized, Place, read_materialized, write_materialized
 from components.contracts.paths import Home
 from components.contracts.times import format_utc
-from components.features import publish
 from components.features.materialize import MaterializeConfig
 from components.features.materialize import run as materialize
+from components.features.online import sqlite_store
 from components.features.retrieve import RetrieveConfig
 from components.features.retrieve import run as retrieve
 from components.scoring.raw import Ragged, columns_from_table
@@ -47,6 +47,10 @@ from serving.context import context_columns
 from serving.lookup import NullLookup, OnlineLookup
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def place(folder: Path, project: str = "tiny") -> Place:
+    return Place.of(folder, project, {})
 
 
 def given(*items):
@@ -107,7 +111,7 @@ def store(made, tmp_path):
 
 @pytest.fixture
 def lookup(made):
-    opened = OnlineLookup(made, "tiny", spec(), "frozen")
+    opened = OnlineLookup(place(made), spec(), "frozen")
     yield opened
     opened.close()
 
@@ -175,7 +179,7 @@ def test_ids_are_strings_and_nothing_else(lookup):
 
 def test_the_wall_clock_ages_values(made):
     """Of a recording from another time everything is too old by the wall clock."""
-    opened = OnlineLookup(made, "tiny", spec(), "wall")
+    opened = OnlineLookup(place(made), spec(), "wall")
     age = datetime.now(UTC) - at(18)
     found = opened.rows("u1", ["i1"], given("i1"))
     opened.close()
@@ -194,7 +198,7 @@ def test_a_fresh_store_by_the_wall_clock(tmp_path, monkeypatch):
     made["item_activity"] = view_table("item_activity", ages)
     as_of = format_utc(datetime.now(UTC) - timedelta(hours=1))
     folder = fill(tmp_path, made, as_of, "wall")
-    opened = OnlineLookup(folder, "tiny", spec(), "wall")
+    opened = OnlineLookup(place(folder), spec(), "wall")
     found = opened.rows("u1", ["i1", "i2"], given("i1", "i2"))
     opened.close()
     np.testing.assert_array_equal(found.columns["item_clicks_7d"], [1, np.nan])
@@ -207,7 +211,7 @@ def test_a_fresh_store_by_the_wall_clock(tmp_path, monkeypatch):
 def test_a_running_service_sees_a_new_materialization(tmp_path, monkeypatch):
     monkeypatch.setenv("ESMM_HOME", str(tmp_path / "home"))
     folder = fill(tmp_path, as_of=format_utc(at(18.5)))
-    opened = OnlineLookup(folder, "tiny", spec(), "frozen")
+    opened = OnlineLookup(place(folder), spec(), "frozen")
     assert opened.rows("u1", ["i1"], given("i1")).columns["item_clicks_7d"].tolist() == [7]
     assert opened.materialized_as_of() == format_utc(at(18.5))
     fill(tmp_path, tables(clicks=100), number=1)
@@ -220,7 +224,7 @@ def test_readers_see_old_or_new_and_are_never_refused(tmp_path, monkeypatch):
     """While materializations follow each other, every answer is one of them, whole."""
     monkeypatch.setenv("ESMM_HOME", str(tmp_path / "home"))
     folder = fill(tmp_path)
-    opened = OnlineLookup(folder, "tiny", spec(), "frozen")
+    opened = OnlineLookup(place(folder), spec(), "frozen")
     seen, failures, stop = set(), [], threading.Event()
 
     def read():
@@ -250,12 +254,12 @@ def test_readers_see_old_or_new_and_are_never_refused(tmp_path, monkeypatch):
 def test_a_dying_materialization_is_not_served(tmp_path, monkeypatch):
     monkeypatch.setenv("ESMM_HOME", str(tmp_path / "home"))
     folder = fill(tmp_path)
-    opened = OnlineLookup(folder, "tiny", spec(), "frozen")
+    opened = OnlineLookup(place(folder), spec(), "frozen")
 
     def die(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(publish, "publish", die)
+    monkeypatch.setattr(sqlite_store, "publish", die)
     with pytest.raises(KeyboardInterrupt):
         fill(tmp_path, tables(clicks=100), number=1)
     assert opened.rows("u1", ["i1"], given("i1")).columns["item_clicks_7d"].tolist() == [7]
@@ -277,7 +281,7 @@ source, target = sqlite3.connect({str(bigger)!r}), sqlite3.connect({str(store / 
 source.backup(target, pages=64, progress=lambda status, left, total: os._exit(9) if left < total / 2 else None)
 """
     assert subprocess.run([sys.executable, "-c", code]).returncode == 9
-    opened = OnlineLookup(store, "tiny", spec(), "frozen")
+    opened = OnlineLookup(place(store), spec(), "frozen")
     assert opened.rows("u1", ["i1"], given("i1")).columns["item_clicks_7d"].tolist() == [7]
     opened.close()
 
@@ -287,12 +291,14 @@ def test_event_times_survive_a_change_of_time_zone(made):
     code = f"""
 from pathlib import Path
 import numpy as np
+from components.contracts.online import Place
 from components.contracts.spec import FeatureSpec
 from serving.lookup import OnlineLookup
 spec = FeatureSpec.parse({spec().to_json()!r})
-lookup = OnlineLookup(Path({str(made)!r}), "tiny", spec, "frozen")
-stamps, _ = lookup._read(spec.views[1], ["item_clicks_7d"], ["i1", "i3"])
-assert stamps.tolist() == {[at(18).timestamp(), at(12).timestamp()]}, stamps
+lookup = OnlineLookup(Place.of(Path({str(made)!r}), "tiny", {{}}), spec, "frozen")
+cells = lookup.inspect("u1", ["i1", "i3"])
+stamps = [cell.event_time.timestamp() for cell in cells if cell.feature == "item_clicks_7d"]
+assert stamps == {[at(18).timestamp(), at(12).timestamp()]}, stamps
 np.testing.assert_array_equal(lookup.rows("u1", ["i3", "i2"], {{}}).columns["item_clicks_7d"], [6, np.nan])
 lookup.close()
 """
@@ -305,15 +311,17 @@ def test_serving_needs_nothing_of_training(made):
     code = f"""
 import importlib.abc, sys
 BLOCKED = ("torch", "duckdb", "ibis", "mlflow", "kfp", "great_expectations", "pipelines", "feature_repo")
+BLOCKED += ("redis", "psycopg")  # which only the profile production needs
 class Block(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in BLOCKED or name.startswith("components.features"):
             raise ImportError("not installed beside the service: " + name)
 sys.meta_path.insert(0, Block())
 from pathlib import Path
+from components.contracts.online import Place
 from components.contracts.spec import FeatureSpec
 from serving.lookup import OnlineLookup
-lookup = OnlineLookup(Path({str(made)!r}), "tiny", FeatureSpec.parse({spec().to_json()!r}), "frozen")
+lookup = OnlineLookup(Place.of(Path({str(made)!r}), "tiny", {{}}), FeatureSpec.parse({spec().to_json()!r}), "frozen")
 assert lookup.rows("u1", ["i1"], {{}}).columns["item_clicks_7d"].tolist() == [7]
 lookup.close()
 """
@@ -326,27 +334,27 @@ lookup.close()
 def test_a_store_that_is_not_there_is_a_sentence(store, name):
     (store / name).unlink()
     with pytest.raises(ServiceError, match=rf"holds no {name}.*esmm materialize"):
-        OnlineLookup(store, "tiny", spec(), "frozen")
+        OnlineLookup(place(store), spec(), "frozen")
     assert not (store / name).exists()
 
 
 def test_a_view_or_feature_that_is_not_there_is_a_sentence(made):
     more = feature_spec(INFO, ("user_profile", "item_activity", "item_profile"))
     with pytest.raises(ServiceError, match="item_profile"):
-        OnlineLookup(made, "tiny", more, "frozen")
+        OnlineLookup(place(made), more, "frozen")
     changed = spec().model_dump(mode="json")
     changed["features"].append({**changed["features"][-1], "name": "item_carts_7d"})
     with pytest.raises(ServiceError, match="no feature 'item_carts_7d'"):
-        OnlineLookup(made, "tiny", type(spec()).parse(changed), "frozen")
+        OnlineLookup(place(made), type(spec()).parse(changed), "frozen")
 
 
 def test_another_project_s_store_is_a_sentence(made):
     with pytest.raises(ServiceError, match="does not answer"):
-        OnlineLookup(made, "other", spec(), "frozen")
+        OnlineLookup(place(made, "other"), spec(), "frozen")
 
 
 def test_a_table_that_vanishes_is_a_sentence(store):
-    opened = OnlineLookup(store, "tiny", spec(), "frozen")
+    opened = OnlineLookup(place(store), spec(), "frozen")
     with closing(sqlite3.connect(store / "online.db")) as db:
         db.execute("DROP TABLE tiny_item_activity")
         db.commit()
@@ -356,18 +364,18 @@ def test_a_table_that_vanishes_is_a_sentence(store):
 
 
 def test_a_view_deleted_from_the_registry_is_a_sentence(store):
-    opened = OnlineLookup(store, "tiny", spec(), "frozen")
+    opened = OnlineLookup(place(store), spec(), "frozen")
     with closing(sqlite3.connect(store / "registry.db")) as db:
         db.execute("DELETE FROM feature_views WHERE feature_view_name = 'item_activity'")
         db.commit()
-    opened._store.refresh_registry()
+    opened._registry.refresh()
     with pytest.raises(ServiceError, match="item_activity"):
         opened.rows("u1", ["i1"], given("i1"))
     opened.close()
 
 
 def test_a_frozen_clock_needs_its_time(store):
-    opened = OnlineLookup(store, "tiny", spec(), "frozen")
+    opened = OnlineLookup(place(store), spec(), "frozen")
     (store / "materialized.json").unlink()
     with pytest.raises(ServiceError, match=r"materialized\.json"):
         opened.rows("u1", ["i1"], given("i1"))
@@ -378,7 +386,7 @@ def test_a_frozen_clock_needs_its_time(store):
 def test_the_registry_is_only_read(store):
     before = (store / "registry.db").read_bytes()
     (store / "registry.db").chmod(0o444)
-    opened = OnlineLookup(store, "tiny", spec(), "frozen")
+    opened = OnlineLookup(place(store), spec(), "frozen")
     opened.rows("u1", ["i1"], given("i1"))
     opened.close()
     assert (store / "registry.db").read_bytes() == before
@@ -395,7 +403,7 @@ def test_a_model_without_views_looks_nothing_up():
 
 
 def test_a_model_that_reads_one_view_asks_for_one(made):
-    opened = OnlineLookup(made, "tiny", spec(("user_profile",)), "frozen")
+    opened = OnlineLookup(place(made), spec(("user_profile",)), "frozen")
     found = opened.rows("u1", ["i1", "nothing"], given("i1", "nothing"))
     opened.close()
     assert "item_clicks_7d" not in found.columns
@@ -440,7 +448,7 @@ def grouped(tmp_path_factory):
 
 @pytest.fixture
 def group_lookup(grouped):
-    opened = OnlineLookup(grouped[0], "tiny", grouped_spec(), "frozen")
+    opened = OnlineLookup(place(grouped[0]), grouped_spec(), "frozen")
     yield opened
     opened.close()
 
@@ -505,4 +513,4 @@ def test_weights_that_the_store_lacks_are_a_sentence(grouped):
     last = next(feature for feature in changed["features"] if feature["name"] == "f109_14")
     changed["features"].append({**last, "name": "f999"})
     with pytest.raises(ServiceError, match="no feature 'f999'"):
-        OnlineLookup(grouped[0], "tiny", type(grouped_spec()).parse(changed), "frozen")
+        OnlineLookup(place(grouped[0]), type(grouped_spec()).parse(changed), "frozen")

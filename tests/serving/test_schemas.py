@@ -70,6 +70,7 @@ def test_settings_in_a_bento(tmp_path):
     note = {"dataset": "shop", "run": "r", "candidate": "esmm", "as_of": "2026-01-10T00:00:00Z", "clock": "frozen"}
     (tmp_path / "packaged.json").write_text(json.dumps(note))
     settings = Settings.load({"ESMM_HOME": str(tmp_path / "home")}, tmp_path)
-    assert settings.feast == tmp_path / "home/feast/shop"
+    assert settings.place is not None
+    assert settings.place.folder == tmp_path / "home/feast/shop"
     assert settings.model == tmp_path / "model"
-    assert Settings.load({}, tmp_path).feast is None
+    assert Settings.load({}, tmp_path).place is None
