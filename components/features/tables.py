@@ -71,12 +71,13 @@ def write_known(features: Path, present: tuple[str, ...], as_of: datetime, out: 
         for view in declared(present):
             columns = _columns(db, features / view.name, view)
             _check_lists(db, features / view.name, view)
+            # By file and row at last: equal tables give equal copies, and of two rows of one moment the later stays.
+            source = duck.parquet(sorted((features / view.name).glob("*.parquet")), numbered=True)
             path = out / view.name / "part-0.parquet"
             path.parent.mkdir(parents=True)
             counted[view.name] = db.execute(
-                f"COPY (SELECT {', '.join(columns)} FROM {parquet(features / view.name)} "
-                f"WHERE {duck.known_before(as_of)} "
-                f"ORDER BY {c.EVENT_TIMESTAMP}, {view.entity.join_key}, {c.CREATED_TIMESTAMP}) "
+                f"COPY (SELECT {', '.join(columns)} FROM {source} WHERE {duck.known_before(as_of)} ORDER BY "
+                f"{c.EVENT_TIMESTAMP}, {view.entity.join_key}, {c.CREATED_TIMESTAMP}, filename, file_row_number) "
                 f"TO {duck.text(path)} (FORMAT parquet, COMPRESSION snappy)"
             ).fetchone()[0]
     return counted
@@ -135,7 +136,9 @@ def _columns(db: duckdb.DuckDBPyConnection, table: Path, view: declare.Declared)
                 f"{table}: column {field.name!r} is {kind}, but feature_repo/views.py declares it as {dtype}: "
                 "cast the column or change the declaration"
             )
-        columns.append(f"CAST({duck.name(field.name)} AS {SQL_TYPES[dtype]}) AS {duck.name(field.name)}")
+        # A number that is too large is found here, before any is served.
+        wanted = "INTEGER" if field.dtype.to_value_type().name == "INT32" else SQL_TYPES[dtype]
+        columns.append(f"CAST({duck.name(field.name)} AS {wanted}) AS {duck.name(field.name)}")
     return columns
 
 

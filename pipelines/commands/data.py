@@ -1,4 +1,4 @@
-"""`esmm simulate`, `esmm import` (imports.py), `esmm materialize`."""
+"""`esmm simulate`, `esmm import` (imports.py)."""
 
 from __future__ import annotations
 
@@ -44,18 +44,4 @@ def simulate(out: Path, **options: float | None) -> None:
     click.echo(f"next: esmm run --data {out}")
 
 
-@click.command()
-@click.option("--data", type=click.Path(path_type=Path), help="Dataset folder; default: the simulated shop.")
-@click.option("--as-of", default="", help="UTC time, exclusive; default: just after the last logged event.")
-@click.pass_obj
-def materialize(home: Home, data: Path | None, as_of: str) -> None:
-    """Bring the online feature store up to AS-OF, outside of a training run."""
-    from components.features.materialize import materialize_dataset
-    from components.ingestion.ingest import default_as_of
-
-    folder = data.resolve() if data else default_shop(home)
-    facts = materialize_dataset(home, folder, as_of or default_as_of(folder))
-    click.echo("materialized: " + ", ".join(f"{key} {value}" for key, value in facts.items()))
-
-
-COMMANDS = (simulate, import_, materialize)
+COMMANDS = (simulate, import_)

@@ -30,11 +30,12 @@ from components.contracts.dataset import write_info
 from components.contracts.errors import Busy, DataError, UsageError
 from components.contracts.files import read_manifest
 from components.contracts.locks import exclusive
+from components.contracts.online import read_materialized
 from components.contracts.paths import Home
 from components.contracts.times import format_utc
-from components.features import publish
 from components.features.expected import REQUEST, UNKNOWN_GROUP, UNKNOWN_ITEMS, UNKNOWN_USER
 from components.features.materialize import MaterializeConfig, materialize_dataset, run
+from components.features.online import sqlite_store, staging, targets
 from components.features.retrieve import RetrieveConfig
 from components.features.retrieve import run as retrieve
 from feature_repo import views
@@ -91,7 +92,15 @@ def test_fills_the_store_up_to_as_of(home, features, dataset, tmp_path):
     facts = run(CONFIG, features, dataset, tmp_path / "expected")
     assert facts["views"] == {"user_profile": 6, "item_activity": 10}
     folder = home.feast("tiny")
-    assert json.loads((folder / "materialized.json").read_text()) == {"as_of": AS_OF, "views": facts["views"]}
+    done = read_materialized(folder)
+    assert (done.as_of, {view: state.rows for view, state in done.views.items()}) == (AS_OF, facts["views"])
+    assert {view: (state.as_of, state.newest_event) for view, state in done.views.items()} == {
+        "user_profile": (AS_OF, format_utc(at(0))), "item_activity": (AS_OF, format_utc(at(18))),
+    }  # fmt: skip
+    reports = facts["report"].items()
+    assert {view: (report["mode"], report["written"], report["lag_seconds"]) for view, report in reports} == {
+        "user_profile": ("full", 6, 19 * 86_400), "item_activity": ("full", 10, 86_400),
+    }  # fmt: skip
     assert {int(at(18).timestamp())} == {row[3] for row in online(home)}
     offline = next((folder / "offline").iterdir())
     assert offline.name.startswith("20260320T000000")
@@ -181,12 +190,14 @@ def break_before(function):
     return broken
 
 
-@pytest.mark.parametrize("step", ["copy_offline", "filled", "publish"])
-def test_what_dies_on_the_way_leaves_the_old_values(home, features, dataset, tmp_path, monkeypatch, step):
+@pytest.mark.parametrize(
+    ("module", "step"), [(staging, "copy"), (staging, "plan"), (sqlite_store, "stage"), (sqlite_store, "publish")]
+)
+def test_what_dies_on_the_way_leaves_the_old_values(home, features, dataset, tmp_path, monkeypatch, module, step):
     run(CONFIG.model_copy(update={"as_of": format_utc(at(15))}), features, dataset, tmp_path / "expected")
     before = online(home), online(home, "user_profile")
     changed = write_features(tmp_path / "changed", tables(clicks=50_000))
-    monkeypatch.setattr(publish, step, break_before(step))
+    monkeypatch.setattr(module, step, break_before(step))
     with pytest.raises(KeyboardInterrupt):
         run(CONFIG, changed, dataset, tmp_path / "expected")
     assert (online(home), online(home, "user_profile")) == before
@@ -196,22 +207,24 @@ def test_what_dies_on_the_way_leaves_the_old_values(home, features, dataset, tmp
     assert online(home) != before[0]
 
 
-def test_killed_while_feast_writes(home, features, dataset, tmp_path):
-    """A real process, ended for good in the middle of Feast's own writing."""
+def test_killed_inside_the_transaction(home, features, dataset, tmp_path):
+    """A real process, ended for good when one of two views is written."""
     run(CONFIG.model_copy(update={"as_of": format_utc(at(15))}), features, dataset, tmp_path / "expected")
     before = online(home)
     changed = write_features(tmp_path / "changed", tables(clicks=50_000))
     code = f"""
 import os
 from pathlib import Path
-from feast.infra.online_stores.sqlite import SqliteOnlineStore
-write = SqliteOnlineStore.online_write_batch
-def half(self, config, table, data, progress):
-    write(self, config, table, data[: len(data) // 2], progress)
-    if table.name == "item_activity":
-        os._exit(9)
-SqliteOnlineStore.online_write_batch = half
+from components.features.online import sqlite_store, staging, targets
 from components.features.materialize import MaterializeConfig, run
+replace = sqlite_store._replace
+def half(db, plan, project):
+    written = replace(db, plan, project)
+    if plan.view.name == "item_activity":
+        assert written.written == 10
+        os._exit(9)
+    return written
+sqlite_store._replace = half
 config = MaterializeConfig.parse({CONFIG.to_json()!r})
 run(config, Path({str(changed)!r}), Path({str(dataset)!r}), Path({str(tmp_path / "e")!r}))
 """
@@ -219,14 +232,14 @@ run(config, Path({str(changed)!r}), Path({str(dataset)!r}), Path({str(tmp_path /
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 9
     folder = home.feast("tiny")
     assert online(home) == before
-    assert list(folder.glob(f"{publish.SCRATCH}*"))  # what the killed run left ...
+    assert list(folder.glob(f"{targets.SCRATCH}*"))  # what the killed run left ...
     facts = run(CONFIG, changed, dataset, tmp_path / "expected")
     assert facts["views"]["item_activity"] == 10
-    assert not list(folder.glob(f"{publish.SCRATCH}*"))  # ... the next one clears
+    assert not list(folder.glob(f"{targets.SCRATCH}*"))  # ... the next one clears
 
 
 def test_two_at_once_is_refused(home, features, dataset, tmp_path):
-    lock = home.feast("tiny") / publish.LOCK
+    lock = home.feast("tiny") / targets.LOCK
     with exclusive(lock, "a test"), pytest.raises(Busy, match="materializing the features of 'tiny'"):
         run(CONFIG, features, dataset, tmp_path / "expected")
 
@@ -261,11 +274,18 @@ def make_dataset(folder: Path, given) -> Path:
 
 def test_a_dataset_s_own_tables_outside_of_a_run(home, tmp_path):
     data = make_dataset(tmp_path / "data", tables())
-    facts = materialize_dataset(home, data, format_utc(at(10)))
-    assert facts["views"] == {"user_profile": 6, "item_activity": 10}
+    report = materialize_dataset(home, data, format_utc(at(10)))
+    assert {name: (view.rows, view.mode) for name, view in report.views.items()} == {
+        "user_profile": (6, "full"), "item_activity": (10, "full"),
+    }  # fmt: skip
     assert {int(at(9).timestamp())} == {row[3] for row in online(home)}
-    materialize_dataset(home, data, format_utc(at(11)))
+    report = materialize_dataset(home, data, format_utc(at(11)))
+    assert {name: (view.rows, view.mode) for name, view in report.views.items()} == {
+        "user_profile": (6, "unchanged"), "item_activity": (10, "incremental"),
+    }  # fmt: skip
     assert {int(at(10).timestamp())} == {row[3] for row in online(home)}
+    report = materialize_dataset(home, data, format_utc(at(11)), full=True)
+    assert {view.mode for view in report.views.values()} == {"full"}
 
 
 def test_a_dataset_that_lost_a_served_view_is_refused(home, tmp_path):
@@ -345,20 +365,21 @@ def test_lists_survive_feast_s_sqlite_store(home, grouped, tmp_path):
         assert found[name] == [*(row.get(name) for row in GROUPS.values()), None], name
 
 
-def test_large_views_go_in_parts_and_it_does_not_show(home, grouped, tmp_path, monkeypatch):
-    """Every entity once, the newest row of each; the registry names the whole table, not the last part."""
+def test_large_views_go_in_batches_and_it_does_not_show(home, grouped, tmp_path, monkeypatch):
+    """Every entity once, the newest row of each; the registry names the whole table."""
     run(GROUP_CONFIG, *grouped, tmp_path / "expected")
-    whole = online(home), online(home, GROUP_VIEW), registered_paths(home)
-    monkeypatch.setattr(publish, "PART_KEYS", 4)
-    monkeypatch.setattr(publish, "PART_KEYS_WITH_BAGS", 2)
-    filled, apply = [], publish.repo.apply
+    whole = online(home), online(home, GROUP_VIEW)
+    monkeypatch.setattr(staging, "BATCH_ENTITIES", 3)
+    other = Home(tmp_path / "other")
+    monkeypatch.setenv("ESMM_HOME", str(other.root))
+    batches, encode = [], sqlite_store.encode
     monkeypatch.setattr(
-        publish.repo, "apply", lambda store, folder, views: (filled.append(views), apply(store, folder, views))
+        sqlite_store, "encode", lambda batch, view: (batches.append(len(batch)), encode(batch, view))[1]
     )
     run(GROUP_CONFIG, *grouped, tmp_path / "expected")
-    assert [views for views in filled if len(views) == 1] == [("item_activity",)] * 3 + [(GROUP_VIEW,)] * 2
-    assert (online(home), online(home, GROUP_VIEW), registered_paths(home)) == whole
-    assert {Path(path).parts[-2] for path in whole[2]} == {"item_activity", GROUP_VIEW}
+    assert batches == [3, 3, 3, 1, 3, 1]
+    assert (online(other), online(other, GROUP_VIEW)) == whole
+    assert {Path(path).parts[-2] for path in registered_paths(other)} == {"item_activity", GROUP_VIEW}
 
 
 def registered_paths(home):
@@ -409,9 +430,8 @@ def test_a_dataset_s_own_tables_with_lists_that_are_no_bags_are_not_served(home,
         )
     assert online(home, GROUP_VIEW) == before
     # What the live store serves is known by its entity too.
-    assert materialize_dataset(home, make_dataset(tmp_path / "again", good), format_utc(at(12)))["views"] == {
-        GROUP_VIEW: 1
-    }
+    report = materialize_dataset(home, make_dataset(tmp_path / "again", good), format_utc(at(12)))
+    assert {name: view.rows for name, view in report.views.items()} == {GROUP_VIEW: 1}
 
 
 def test_the_tables_views_are_the_declared_ones():
