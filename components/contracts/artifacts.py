@@ -34,6 +34,8 @@ WEIGHTS = "weights.safetensors"
 ONNX = "model.onnx"
 EVALUATION_JSON = "evaluation.json"
 EXPECTED = "expected.parquet"
+EXPECTED_HOME = "home"
+"""Beside it, where rows were pushed after as-of: a home whose feature store alone is filled, for the smoke test."""
 
 
 class Rows(Config):

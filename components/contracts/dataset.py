@@ -10,9 +10,11 @@ DIR/truth/dt=YYYY-MM-DD/*.parquet        probabilities (simulated data only; eva
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from components.contracts import pushed
 from components.contracts.config import Config
 from components.contracts.errors import DataError
 from components.contracts.files import folder_fingerprint, write_text
@@ -103,11 +105,19 @@ def write_info(folder: Path, info: DatasetInfo) -> None:
     write_text(folder / INFO, info.model_dump_json(indent=1) + "\n")
 
 
-def data_fingerprint(folder: Path) -> str:
-    """Content hash of everything a stage before evaluation may read (truth has its own)."""
-    return folder_fingerprint(
-        folder, (INFO, LOG, FEATURES, *(name for name in (IMPORTED, REFUSED) if (folder / name).exists()))
-    )
+def data_fingerprint(folder: Path, as_of: datetime | None = None) -> str:
+    """Content hash of everything a stage before evaluation may read (truth has its own).
+
+    `as_of`: files of rows that were pushed at that time or later are left out. A run sees none of them, and rows may be
+    pushed while it goes on.
+    """
+    below = (INFO, LOG, FEATURES, *(name for name in (IMPORTED, REFUSED) if (folder / name).exists()))
+
+    def counts(name: str) -> bool:
+        created = pushed.first_created(Path(name).name) if name.startswith(f"{FEATURES}/") else None
+        return created is None or as_of is None or created < as_of
+
+    return folder_fingerprint(folder, below, counts)
 
 
 def truth_fingerprint(folder: Path) -> str:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,8 @@ def facts_of(manifest: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in manifest.items() if key not in ("files", "fingerprint")}
 
 
-def folder_fingerprint(folder: Path, below: tuple[str, ...]) -> str:
-    """Hash of the names and contents of all files under the given sub-paths of `folder`."""
-    names = [name for name in listing(folder) if any(name == top or name.startswith(f"{top}/") for top in below)]
+def folder_fingerprint(folder: Path, below: tuple[str, ...], counts: Callable[[str], bool] = lambda _: True) -> str:
+    """Hash of the names and contents of all files under the given sub-paths of `folder`, of those that `counts`."""
+    inside = [name for name in listing(folder) if any(name == top or name.startswith(f"{top}/") for top in below)]
+    names = [name for name in inside if counts(name)]
     return sha256_json({name: sha256_file(folder / name) for name in names})

@@ -79,7 +79,7 @@ def run(config: IngestConfig, impressions: Path, features: Path) -> dict[str, An
     folder = Path(config.data)
     info = read_info(folder)
     as_of = parse_utc(config.as_of, "as-of")
-    if data_fingerprint(folder) != config.fingerprint:
+    if data_fingerprint(folder, as_of) != config.fingerprint:
         raise DataError(f"{folder} changed since the run was planned: start the run again")
     ranges = split_ranges(first_event(folder), info, config.split, as_of)
     for path in (impressions, features):
