@@ -1,12 +1,20 @@
-"""`python -m benchmarks [data | features | train] [--json]`: what `make bench` and `esmm bench` run."""
+"""`python -m benchmarks [WHICH] [--json]`: what `make bench` and `esmm bench` run."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
-from benchmarks import data, features, train
+from benchmarks import data, features, lookup, materialize, push, train
 
-BENCHMARKS = {"data": data.main, "features": features.main, "train": train.main}
+BENCHMARKS: dict[str, Callable[[bool], None]] = {
+    "data": data.main,
+    "features": features.main,
+    "lookup": lookup.main,
+    "materialize": materialize.main,
+    "push": push.main,
+    "train": train.main,
+}
 
 parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure, as ratios in one run.")
 parser.add_argument("which", nargs="?", choices=BENCHMARKS, help="default: all")

@@ -10,7 +10,7 @@ import click
 
 from components.contracts.errors import EsmmError
 from components.contracts.paths import HOME_VARIABLE, Home
-from pipelines.commands import bench, data, models, profile, run, serve
+from pipelines.commands import activity, bench, data, features, materialize, models, parity, profile, run, serve
 
 
 class Group(click.Group):
@@ -59,7 +59,7 @@ def main(context: click.Context, home: Path) -> None:
     os.environ[HOME_VARIABLE] = str(context.obj.root)
 
 
-for group in (data, run, profile, models, serve, bench):
+for group in (data, materialize, run, parity, profile, features, activity, models, serve, bench):
     for command in group.COMMANDS:
         main.add_command(command)
 

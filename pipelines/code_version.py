@@ -17,6 +17,7 @@ PACKAGES = {
     "encode": ("components.features",),
     "train": ("components.training",),
     "evaluate": ("components.evaluation",),
+    "parity": ("components.features", "feature_repo", "serving"),
     "package": ("components.packaging", "serving"),
     "materialize": ("components.features", "feature_repo"),
     "smoke_test": ("components.packaging", "serving"),

@@ -22,6 +22,7 @@ def plan(data: str, recipe: str, overrides: str, as_of: str) -> NamedTuple(  # t
         ("encode", str),
         ("train", str),
         ("evaluate", str),
+        ("parity", str),
         ("package", str),
         ("materialize", str),
         ("smoke_test", str),

@@ -18,9 +18,11 @@ from components.contracts.config import Config
 from components.contracts.decision import ChampionRef
 from components.contracts.errors import UsageError
 from components.contracts.paths import Home, run_dir
+from components.contracts.times import parse_utc
 from components.evaluation.evaluate import EvaluateConfig
 from components.features.encode import EncodeConfig
 from components.features.materialize import MaterializeConfig
+from components.features.parity.stage import ParityConfig
 from components.features.retrieve import RetrieveConfig
 from components.ingestion.ingest import IngestConfig
 from components.packaging import registry
@@ -67,7 +69,7 @@ def make_plan(data: Path, recipe_name: str, overrides: str, as_of: str, home: Ho
     previous = registry.previous(home, info.name)
     in_use = [read_model(Path(v.source), verify=False).spec for v in (champion, previous) if v is not None]
     both = check_in_use(spec, in_use)
-    fingerprint = ds.data_fingerprint(data)
+    fingerprint = ds.data_fingerprint(data, parse_utc(until))
     champion_ref = ChampionRef(version=champion.version, source=champion.source, run=champion.run) if champion else None
 
     configs: dict[str, Config] = {
@@ -106,6 +108,7 @@ def make_plan(data: Path, recipe_name: str, overrides: str, as_of: str, home: Ho
             dataset=info.name,
             code=code_version("evaluate"),
         ),
+        "parity": ParityConfig(dataset=info.name, parity=recipe.parity, code=code_version("parity")),
         "package": PackageConfig(dataset=info.name, clock=info.clock, code=code_version("package")),
         "materialize": MaterializeConfig(
             dataset=info.name, as_of=until, spec=both, clock=info.clock, code=code_version("materialize")
@@ -164,7 +167,7 @@ def stage_names(candidates: list[str]) -> list[str]:
     return [
         *("plan", "ingest", "validate", "retrieve", "encode"),
         *(f"train-{name}" for name in candidates),
-        *("evaluate", "collect", "package", "materialize", "smoke_test", "promote"),
+        *("evaluate", "collect", "parity", "package", "materialize", "smoke_test", "promote"),
     ]
 
 

@@ -16,6 +16,7 @@ from components.contracts.config import Config
 from components.contracts.dataset import SplitConfig
 from components.contracts.errors import UsageError
 from components.evaluation.gates import EvaluationConfig
+from components.features.parity.settings import ParitySettings
 from components.training.config import TrainingConfig
 from components.validation.validate import ValidationLimits
 
@@ -30,6 +31,7 @@ class Recipe(Config):
     validation: ValidationLimits = ValidationLimits()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    parity: ParitySettings = ParitySettings()
 
     @model_validator(mode="after")
     def _candidates_are_known(self) -> Self:

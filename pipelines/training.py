@@ -1,7 +1,7 @@
 """The training DAG. Logic lives in `components/<stage>`; here is only who hands what to whom.
 
 plan -> ingest -> validate -> retrieve -> encode -> [train each candidate] -> evaluate -> collect
-                                        if promote: package, materialize -> smoke_test -> if it answers alike: promote
+             if promote: parity -> if online is as offline: package, materialize -> smoke_test -> if alike: promote
 """
 
 from kfp import dsl
@@ -13,6 +13,7 @@ from components.ingestion.component import ingest
 from components.packaging.component import package, promote, smoke_test
 from components.training.component import train
 from components.validation.component import validate
+from pipelines.parity import parity
 from pipelines.plan import each, plan
 
 NAME = "esmm-training"
@@ -54,16 +55,22 @@ def training(data: str, recipe: str = "", overrides: str = "{}", as_of: str = ""
                 report=judged["report"],
                 docs=checked["docs"],
                 quarantine=checked["quarantine"],
+                features=raw["features"],
+                dataset=joined["dataset"],
+                winner=judged["winner"],
             )
         )
         with dsl.If(judged["Output"] == True, name="promote"):  # noqa: E712 (KFP builds the condition from ==)
             winner = judged["winner"]
-            bento = uncached(package(config=todo["package"], winner=winner).after(kept)).output
-            live = uncached(
-                materialize(config=todo["materialize"], features=raw["features"], dataset=joined["dataset"])
-            ).outputs
-            same = uncached(
-                smoke_test(config=todo["smoke_test"], bento=bento, winner=winner, expected=live["expected"])
-            ).output
-            with dsl.If(same == True, name="answers-alike"):  # noqa: E712
-                uncached(promote(config=todo["promote"], bento=bento, winner=winner, evaluation=judged["evaluation"]))
+            served = {"features": raw["features"], "dataset": joined["dataset"]}
+            alike = uncached(parity(config=todo["parity"], winner=winner, **served).after(kept)).output
+            with dsl.If(alike == True, name="online-as-offline"):  # noqa: E712
+                bento = uncached(package(config=todo["package"], winner=winner)).output
+                live = uncached(materialize(config=todo["materialize"], **served)).outputs
+                same = uncached(
+                    smoke_test(config=todo["smoke_test"], bento=bento, winner=winner, expected=live["expected"])
+                ).output
+                with dsl.If(same == True, name="answers-alike"):  # noqa: E712
+                    uncached(
+                        promote(config=todo["promote"], bento=bento, winner=winner, evaluation=judged["evaluation"])
+                    )

@@ -20,6 +20,7 @@ from components.contracts.artifacts import EVALUATION_JSON
 from components.contracts.decision import Decision, Evaluation, GateResult
 from components.contracts.errors import DataError, UsageError
 from components.contracts.files import read_json, write_json, write_text
+from components.contracts.parity import GATE, PARITY
 from components.contracts.quality import PROFILE_JSON
 from components.contracts.record import FAILED, RUNNING, SUCCEEDED
 from components.contracts.times import format_utc
@@ -32,6 +33,8 @@ RECORD_JSON, DECISION_JSON = "record.json", "decision.json"
 REPORT_HTML, VALIDATION_HTML = "report.html", "validation.html"
 COLLECT = "collect"
 """Name of the shell that copies: `record.json` is the whole run's."""
+LATER_GATES = {PARITY: GATE, "smoke_test": "bento"}
+"""Stages after the evaluation that end in a gate, in their order, and the gate's name."""
 
 PROMOTED, REFUSED = "promoted", "refused"
 CACHED, SKIPPED = "cached", "skipped"
@@ -164,18 +167,29 @@ def _end(status: str, reasons: list[str], version: int | None, code: str | None 
 
 
 def _final_decision(evaluation: Evaluation | None, written: Mapping[str, Any]) -> Decision | None:
-    """The evaluation's decision, with the Bento gate of the smoke test added."""
+    """The evaluation's decision, with the gates of later stages added: parity of features, and the Bento's answers."""
     if evaluation is None:
         return None
-    decision, found = evaluation.decision, _facts(written.get("smoke_test")).get("gate")
-    if not isinstance(found, dict):
-        return decision
-    gate = GateResult.parse(found, where="smoke_test.json")
-    closed = gate.applies and not gate.passed
-    reasons = decision.reasons if not closed else (f"{gate.gate}: {gate.reason}",)
+    later = [gate for stage, name in LATER_GATES.items() if (gate := _later_gate(written.get(stage), stage, name))]
+    closed = tuple(f"{gate.gate}: {gate.reason}" for gate in later if gate.applies and not gate.passed)
+    decision = evaluation.decision
     return decision.model_copy(
-        update={"promote": decision.promote and not closed, "reasons": reasons, "gates": (*decision.gates, gate)}
+        update={
+            "promote": decision.promote and not closed,
+            "reasons": closed or decision.reasons,
+            "gates": (*decision.gates, *later),
+        }
     )
+
+
+def _later_gate(stage: Mapping[str, Any] | None, name: str, gate: str) -> GateResult | None:
+    """None if the stage did not come to its end. One that did and states no verdict is no evidence, so closed."""
+    found = _facts(stage).get("gate")
+    if isinstance(found, dict):
+        return GateResult.parse(found, where=f"{name}.json")
+    if stage is None or stage.get("status") != SUCCEEDED:
+        return None
+    return GateResult(gate=gate, passed=False, reason=f"no evidence: {name} states no verdict, the gate stays closed")
 
 
 def _evaluation(run_dir: Path) -> Evaluation | None:

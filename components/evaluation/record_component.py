@@ -1,14 +1,22 @@
 """KFP shells of the run record: what evaluation made is collected; the exit handler sums the run up."""
 
 from kfp import dsl
-from kfp.dsl import HTML, Dataset, Input, PipelineTaskFinalStatus
+from kfp.dsl import HTML, Dataset, Input, Model, PipelineTaskFinalStatus
 
 from components.contracts.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def collect(evaluation: Input[Dataset], report: Input[HTML], docs: Input[HTML], quarantine: Input[Dataset]) -> None:
-    """Copies verdict, report and validation docs into the run folder (never cached)."""
+def collect(
+    evaluation: Input[Dataset],
+    report: Input[HTML],
+    docs: Input[HTML],
+    quarantine: Input[Dataset],
+    features: Input[Dataset],
+    dataset: Input[Dataset],
+    winner: Input[Model],
+) -> None:
+    """Copies verdict, report and validation docs into the run folder and notes where the rest lies (never cached)."""
     from pathlib import Path
 
     from components.contracts.paths import run_dir
@@ -20,6 +28,7 @@ def collect(evaluation: Input[Dataset], report: Input[HTML], docs: Input[HTML], 
         facts.update(
             copy_into(Path(evaluation.path), Path(report.path), Path(docs.path), Path(quarantine.path), run_dir())
         )
+        facts["artifacts"] = {"features": features.path, "dataset": dataset.path, "winner": winner.path}
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from components.contracts.decision import Candidate, Evaluation, GateResult
+from components.contracts.parity import PARITY, FeatureParity
 from components.evaluation import plots
 from components.evaluation.data_section import data_section
 from components.evaluation.gates import GATES
@@ -38,6 +39,7 @@ GATE_WORDS = {
     "overlap": "No overlap with the champion's data",
     "not_identical": "Not identical to the champion",
     "non_inferiority": "Non-inferiority to the champion",
+    "online_parity": "Features online as offline",
     "bento": "Bento answers like the model",
 }
 
@@ -67,6 +69,7 @@ def render(evaluation: Evaluation, run: Mapping[str, Any] | None = None) -> str:
         comparisons=comparisons,
         figures=figures,
         run=run,
+        parity=_parity(run),
         stages=_stages(run),
     )
 
@@ -97,7 +100,7 @@ def verdict(evaluation: Evaluation, run: Mapping[str, Any] | None = None) -> dic
     return {
         "state": "open",
         "word": "Gates open",
-        "sentence": f"{decision.winner} passed every gate {compared}; the Bento is built and tested next.",
+        "sentence": f"{decision.winner} passed every gate {compared}; features online and the Bento are tested next.",
     }
 
 
@@ -254,6 +257,24 @@ def _figures(evaluation: Evaluation) -> tuple[list[dict[str, Any]], list[dict[st
 def _comparison(evaluation: Evaluation) -> Mapping[str, Any] | None:
     found = [gate.evidence for gate in evaluation.decision.gates if gate.gate == "non_inferiority"]
     return found[0] if found else None
+
+
+def _parity(run: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What the parity stage compared: a row a stored feature, those that differ first. None if it did not run."""
+    stage = (run or {}).get("stages", {}).get(PARITY, {})
+    found = [FeatureParity.parse(row, where=PARITY) for row in stage.get("facts", {}).get("features", [])]
+    if not found:
+        return None
+    rows = [
+        [
+            *(row.feature, row.view, f"{row.checked:,}", f"{row.differing:,}", f"{row.share:.2%}"),
+            "–" if row.largest is None else f"{row.largest:g}",
+            row.example.says if row.example else "",
+        ]
+        for row in sorted(found, key=lambda row: not row.differing)
+    ]
+    header = ["Feature", "View", "Checked", "Differing", "Share", "Largest", "Example"]
+    return {"header": header, "rows": rows, "differs": any(row.differing for row in found)}
 
 
 def _stages(run: Mapping[str, Any] | None) -> list[dict[str, str]]:

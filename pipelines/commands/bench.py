@@ -1,4 +1,4 @@
-"""`esmm bench data | features | train`: ratios in one run against what one would use instead (docs/benchmarks.md)."""
+"""`esmm bench WHICH`: ratios in one run against what one would use instead (docs/benchmarks.md)."""
 
 from __future__ import annotations
 
@@ -39,6 +39,33 @@ def features(as_json: bool, full: bool) -> None:
 def train(as_json: bool) -> None:
     """Training against the loop one would write by hand."""
     from benchmarks.train import main
+
+    main(as_json)
+
+
+@bench.command()
+@JSON
+def materialize(as_json: bool) -> None:
+    """Filling the online store: this against Feast's materialize_incremental, into Redis."""
+    from benchmarks.materialize import main
+
+    main(as_json)
+
+
+@bench.command()
+@JSON
+def lookup(as_json: bool) -> None:
+    """Features of a request from Redis: the service's lookup against Feast's call and against bare HMGETs."""
+    from benchmarks.lookup import main
+
+    main(as_json)
+
+
+@bench.command()
+@JSON
+def push(as_json: bool) -> None:
+    """From an event line in to its count readable online, on SQLite and on Redis."""
+    from benchmarks.push import main
 
     main(as_json)
 

@@ -4,6 +4,8 @@ A fault is put into one component's process from outside, by a sitecustomize of 
 switch that breaks it.
 """
 
+from pathlib import Path
+
 import pytest
 from e2e.command import ROOT
 
@@ -46,6 +48,26 @@ def spoiled(context, *arguments):
 stage._fill = spoiled
 """
 
+A_VIEW_THAT_STOPPED = """
+from dataclasses import replace
+from components.features.online import staging
+real = staging.plan
+def stopped(copied, view, before, *arguments):
+    plan = real(copied, view, before, *arguments)
+    return replace(plan, mode="unchanged") if before is not None and view.name == "user_activity" else plan
+staging.plan = stopped
+"""
+
+AN_HOUR_OFF_ONLINE = """
+from dataclasses import replace
+from components.features.online import sqlite_store
+real = sqlite_store.encode
+def shifted(batch, view):
+    rows = real(batch, view)
+    return replace(rows, events=[event - 3_600_000_000 for event in rows.events])
+sqlite_store.encode = shifted
+"""
+
 ANOTHER_VALUE_ONLINE = """
 import sqlite3
 import components.features.materialize as stage
@@ -81,7 +103,8 @@ def skipped(esmm, result):
     return {name for name, stage in esmm.record(result)["stages"].items() if stage["status"] == "skipped"}
 
 
-AFTER_EVALUATION = {"package", "materialize", "smoke_test", "promote"}
+AFTER_PARITY = {"package", "materialize", "smoke_test", "promote"}
+AFTER_EVALUATION = {"parity", *AFTER_PARITY}
 
 
 def test_a_candidate_of_one_step(esmm, shop):
@@ -111,6 +134,32 @@ def test_an_onnx_graph_that_differs_from_eager(esmm, shop, fault):
     assert all(metrics["ctr_auc"] is None for metrics in result["candidates"].values())
     assert skipped(esmm, result) == AFTER_EVALUATION
     assert esmm.champion() == 1
+
+
+def test_a_view_that_is_no_longer_materialized(esmm, shop, fault):
+    """Another model than the champion, fit to serve: it is refused, and the live store stays as it was."""
+    live = (esmm.home / "feast" / "shop" / "online.db").read_bytes()
+    changes = ("--set", "training.seed=2", "--set", 'candidates=["esmm"]')
+    result = esmm.run(shop, "--recipe", "smoke", *changes, env=fault("parity", A_VIEW_THAT_STOPPED))
+    assert (result["status"], result["promoted"]) == ("refused", False)
+    closed = [gate["gate"] for gate in esmm.decision(result)["gates"] if gate["applies"] and not gate["passed"]]
+    assert closed == ["online_parity"]
+    assert "'user_impressions_7d' of user_activity" in result["reasons"][0]
+    assert skipped(esmm, result) == AFTER_PARITY
+    assert esmm.champion() == 1
+    assert (esmm.home / "feast" / "shop" / "online.db").read_bytes() == live
+    assert "Features online as offline" in Path(result["report"]).read_text()
+
+
+def test_event_times_online_that_are_an_hour_off(first, shop, fault, tmp_path):
+    esmm = first[0].copy(tmp_path / "home", names=["cache"])
+    result = esmm.run(shop, "--recipe", "smoke", env=fault("parity", AN_HOUR_OFF_ONLINE))
+    assert (result["status"], result["promoted"]) == ("refused", False)
+    gate = esmm.decision(result)["gates"][-1]
+    assert (gate["gate"], gate["passed"]) == ("online_parity", False)
+    assert {row["largest"] for row in gate["evidence"]["differing"] if row["feature"] == "(event time)"} == {3600.0}
+    assert skipped(esmm, result) == AFTER_PARITY
+    assert esmm.champion() is None
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ must not do it.
 """
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,13 @@ import pytest
 
 from components.contracts import duck
 from components.contracts.files import facts_of, read_manifest, write_manifest
+from components.contracts.online import PROFILE_VARIABLE
 from components.contracts.spec import FeatureSpec
 from components.evaluation.comparison import Scored, compare
 from components.evaluation.metrics import Outcome, Predicted
 from components.features.encode import EncodeConfig
 from components.features.encode import run as encode
+from components.features.point_in_time import PointInTime
 from components.scoring.raw import columns_from_table
 from components.scoring.score import Scorer
 from components.training.train import TrainConfig
@@ -123,3 +127,22 @@ def test_no_feature_was_stamped_or_created_after_its_impression(artifacts):
             ).fetchone()
         assert found > 1000, view.name
         assert wrong == 0, view.name
+
+
+@pytest.mark.skipif(
+    shutil.which("java") is None and not os.environ.get("JAVA_HOME"),
+    reason="the spark profile needs Java 17 or later, and there is none on the path",
+)
+def test_on_spark_too(artifacts, tmp_path, monkeypatch):
+    """Each impression of the test split gets the same values under the spark profile: nothing of the future either."""
+    pytest.importorskip("pyspark", reason="the spark profile needs pyspark: pip install 'esmm-pipeline[spark]'")
+    monkeypatch.setenv(PROFILE_VARIABLE, "spark")
+    monkeypatch.setenv("ESMM_SPARK_MASTER", "local[2]")
+    monkeypatch.setenv("ESMM_SPARK_PARTITIONS", "4")
+    dataset, features = artifacts("retrieve", "dataset"), artifacts("ingest", "features")
+    spec = FeatureSpec.parse(json.loads((dataset / "manifest.json").read_text())["spec"])
+    rows = pq.read_table(dataset / "test")
+    with PointInTime(features, spec) as store:
+        found = store.join(rows)
+    assert len(found) > 1000
+    assert found.equals(rows.select(found.column_names).combine_chunks())

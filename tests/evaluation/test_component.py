@@ -128,7 +128,12 @@ def test_evaluate_record_and_finish_in_turn(shop: Any, run_dir: Path) -> None:
         report=artifact(out / "report"),
         docs=artifact(out / "docs"),
         quarantine=artifact(out / "quarantine"),
+        features=artifact(out / "features"),
+        dataset=artifact(out / "dataset"),
+        winner=artifact(out / "winner"),
     )
+    noted = read_json(run_dir / "collect.json")["facts"]["artifacts"]
+    assert noted == {name: str(out / name) for name in ("features", "dataset", "winner")}
     assert {path.name for path in run_dir.iterdir()} == {
         *("evaluate.json", "collect.json", "evaluation.json", "decision.json", "report.html", "validation.html")
     }
@@ -167,5 +172,6 @@ def test_a_failing_evaluation_leaves_its_sentence(shop: Any, run_dir: Path) -> N
 def test_shells_outside_a_run_write_no_record(shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ESMM_RUN_DIR", raising=False)
     finish.python_func(status=SimpleNamespace(state="SUCCEEDED"))
-    collect.python_func(*[artifact(tmp_path / name) for name in ("evaluation", "report", "docs", "quarantine")])
+    names = ("evaluation", "report", "docs", "quarantine", "features", "dataset", "winner")
+    collect.python_func(*[artifact(tmp_path / name) for name in names])
     assert not list(tmp_path.rglob("record.json"))

@@ -21,7 +21,7 @@ from components.evaluation.report import render
 
 STAGES = [
     *("plan", "ingest", "validate", "retrieve", "encode", "train-esmm", "train-base"),
-    *("evaluate", "collect", "package", "materialize", "smoke_test", "promote"),
+    *("evaluate", "collect", "parity", "package", "materialize", "smoke_test", "promote"),
 ]
 PLAN = {
     "run": "r1",
@@ -86,6 +86,8 @@ UPSTREAM = ("ingest", "validate", "retrieve", "encode", "train-esmm", "train-bas
 def test_a_promoted_run(folder: RunFolder) -> None:
     folder.stages(*UPSTREAM)
     folder.judged()
+    alike = GateResult(gate="online_parity", passed=True, reason="3,800 values are online as offline")
+    folder.stage("parity", facts={"gate": alike.model_dump()})
     folder.stages("package", "materialize")
     folder.stage("smoke_test", facts={"gate": GateResult(gate="bento", passed=True, reason="0.0 apart").model_dump()})
     folder.stage("promote", facts={"version": 4})
@@ -96,7 +98,7 @@ def test_a_promoted_run(folder: RunFolder) -> None:
     assert record["quarantine"] == "/q"
     assert record["rows"]["train"] == 5
     assert record["candidates"]["esmm"]["ctr_auc"] == 0.70
-    assert record["decision"]["gates"][-1]["gate"] == "bento"
+    assert [gate["gate"] for gate in record["decision"]["gates"][-2:]] == ["online_parity", "bento"]
     assert folder.read("record.json") == record
     assert folder.read("decision.json") == record["decision"]
     assert "esmm is champion version 4" in (folder.path / "report.html").read_text()
@@ -113,6 +115,48 @@ def test_a_refused_run_names_each_closed_gate(folder: RunFolder, against: Eviden
     assert (record["status"], record["promoted"], record["version"]) == ("refused", False, None)
     assert record["reasons"] == list(refused.reasons)
     assert record["stages"]["package"] == {"status": "skipped", "seconds": None, "cached": False}
+
+
+def test_features_that_differ_online_make_the_decision_a_refusal(folder: RunFolder) -> None:
+    folder.stages(*UPSTREAM)
+    folder.judged()
+    gate = GateResult(gate="online_parity", passed=False, reason="'price' of item_profile in 7 of 200 impressions")
+    row = {
+        "feature": "price", "view": "item_profile", "checked": 200, "differing": 7, "share": 0.035, "largest": 1.5,
+        "example": {"impression_id": "m17", "at": "2026-01-16T00:00:00Z", "offline": "3.5", "online": "2.0"},
+    }  # fmt: skip
+    folder.stage("parity", facts={"passed": False, "gate": gate.model_dump(), "features": [row]})
+    record = finish(folder.path, "SUCCEEDED")
+    assert (record["status"], record["promoted"], record["version"]) == ("refused", False, None)
+    assert record["reasons"] == ["online_parity: 'price' of item_profile in 7 of 200 impressions"]
+    assert record["stages"]["package"]["status"] == "skipped"
+    decision = Decision.parse(folder.read("decision.json"))
+    assert not decision.promote
+    assert decision.gates[-1] == gate
+    page = (folder.path / "report.html").read_text()
+    assert "closed gate: Features online as offline; " in page
+    assert "m17 at 2026-01-16T00:00:00Z: 3.5 offline, 2.0 online" in page
+
+
+@pytest.mark.parametrize("name", ["parity", "smoke_test"])
+def test_a_later_stage_without_a_verdict_is_no_evidence(folder: RunFolder, name: str) -> None:
+    folder.stages(*UPSTREAM)
+    folder.judged()
+    folder.stage(name)
+    record = finish(folder.path, "SUCCEEDED")
+    assert (record["status"], record["promoted"]) == ("refused", False)
+    assert f"no evidence: {name} states no verdict" in record["reasons"][0]
+
+
+def test_a_gate_that_does_not_apply_refuses_nothing(folder: RunFolder) -> None:
+    folder.stages(*UPSTREAM)
+    folder.judged()
+    nothing = GateResult(gate="online_parity", passed=True, applies=False, reason="does not apply: no feature views")
+    folder.stage("parity", facts={"gate": nothing.model_dump(), "features": []})
+    folder.stage("promote", facts={"version": 1})
+    record = finish(folder.path, "SUCCEEDED")
+    assert record["status"] == "promoted"
+    assert "Features online against offline" not in (folder.path / "report.html").read_text()
 
 
 def test_a_bento_that_answers_otherwise_makes_the_decision_a_refusal(folder: RunFolder) -> None:

@@ -288,7 +288,7 @@ def test_later_stages_show_the_bento_gate_and_what_became_of_it(full: Evaluation
             "bad",
             "The run failed: package: no disk",
         ),
-        (None, "open", "the Bento is built and tested next"),
+        (None, "open", "features online and the Bento are tested next"),
     ],
 )
 def test_the_verdict_is_one_sentence(full: Evaluation, run: dict[str, Any] | None, state: str, words: str) -> None:

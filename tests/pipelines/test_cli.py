@@ -34,6 +34,7 @@ def test_the_commands_of_the_design_exist():
             "models list",
         ),
         *("models promote", "models rollback", "serve", "rank", "report", "prune"),
+        *("features list", "features show", "features stats", "features lookup"),
     }
 
 

@@ -17,7 +17,7 @@ def test_every_stage_has_one_and_it_is_stable():
     [
         ("components.training", {"train"}),
         ("components.scoring", set(cv.PACKAGES)),
-        ("feature_repo", {"retrieve", "materialize"}),
+        ("feature_repo", {"retrieve", "parity", "materialize"}),
     ],
 )
 def test_a_changed_source_changes_just_the_stages_above_it(monkeypatch, changed, stages):

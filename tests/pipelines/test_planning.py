@@ -10,6 +10,7 @@ import pytest
 from components.contracts.dataset import data_fingerprint
 from components.contracts.errors import UsageError
 from components.contracts.paths import Home
+from components.features.parity.stage import ParityConfig
 from components.ingestion.sources.simulator import SimulatorConfig, simulate
 from components.validation.profile import ColumnProfile, DayProfile, Profile, TableProfile
 from components.validation.validate import ValidateConfig
@@ -55,6 +56,17 @@ def test_the_content_and_not_the_path_is_the_cache_key(shop: Path, tmp_path: Pat
         file.write_text(changed.to_text())
         texts.append(validate_config(shop, tmp_path / "home", reference=str(file)).to_json())
     assert texts[0] == texts[1] != texts[2]
+
+
+def test_parity_is_planned_as_the_recipe_says_before_anything_is_shipped(shop: Path, tmp_path: Path) -> None:
+    planned = make_plan(shop, "", json.dumps({"parity": {"sample": 40}}), "", Home(tmp_path / "home"))
+    config = planned.configs["parity"]
+    assert isinstance(config, ParityConfig)
+    assert (config.dataset, config.parity.sample, config.parity.tolerance) == ("shop", 40, 0.0)
+    assert config.code
+    stages = planned.facts["stages"]
+    assert stages.index("collect") < stages.index("parity") < stages.index("package") < stages.index("promote")
+    assert json.loads(planned.outputs().parity)["parity"]["sample"] == 40
 
 
 def test_a_large_reference_names_fewer_categories_and_still_fits(shop: Path, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ def test_sets_reach_down_and_keep_the_rest():
     [
         ('{"training": {"sede": 1}}', "unknown key 'training.sede'"),
         ('{"training": {"seed": "many"}}', "training.seed = 'many'"),
+        ('{"parity": {"sample": 0}}', "parity.sample = 0"),
+        ('{"parity": {"tolerance": -1}}', "parity.tolerance = -1"),
         ('{"candidates": ["esnn"]}', "esnn"),
         ('{"candidates": []}', "candidates"),
     ],

@@ -1,0 +1,1 @@
+"""Parity: features and scores offline against what online serving had at the time."""
