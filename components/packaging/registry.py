@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -216,10 +217,13 @@ def _client(home: Home) -> Any:
 def _open(uri: str, root: Path) -> Any:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from mlflow.tracking import MlflowClient
+    from sqlalchemy.exc import SADeprecationWarning
 
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     # The first one to come creates the tables: two at once would both try.
-    with exclusive(root / "mlflow.lock", "creating the registry", wait=True):
+    with exclusive(root / "mlflow.lock", "creating the registry", wait=True), warnings.catch_warnings():
+        # Of SQLAlchemy, about MLflow's own code: nobody here can act on it.
+        warnings.simplefilter("ignore", SADeprecationWarning)
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_registered_models(max_results=1)
     return client
