@@ -10,10 +10,13 @@
     encoded (encode)                           encoder.json, encoder.npz,
                                                train|valid/{ids,dense,weights,click,conversion}.npy
     model (train)                              model.json, encoder.json, encoder.npz, weights.safetensors, model.onnx,
-                                               metrics.json (validation metrics, history, eligibility)
+                                               metrics.json (validation metrics, history, eligibility). The graph's
+                                               pcvr is calibrated as model.json says; the weights are the network's
     evaluation (evaluate)                      evaluation.json (decision.py's `Evaluation`), plots' data included
     expected (materialize)                     expected.parquet: user_id, item_id, context, raw features as the
                                                service must see them after the materialization
+
+Those of a search for a config are in `trial.py`.
 
 Counts of rows travel in the manifests under `rows` and accumulate stage by stage.
 """
@@ -22,6 +25,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from components.contracts.calibration import Calibration
 from components.contracts.config import Config
 from components.contracts.files import read_json, read_manifest, sha256_json
 from components.contracts.spec import FeatureSpec
@@ -77,6 +81,7 @@ class ModelInfo(Config):
     data_fingerprint: str
     code: str
     seed: int
+    calibration: Calibration = Calibration()
 
 
 def read_model(folder: Path, verify: bool = True) -> ModelInfo:
@@ -86,8 +91,12 @@ def read_model(folder: Path, verify: bool = True) -> ModelInfo:
 
 
 def model_identity(folder: Path) -> str:
-    """Hash of what makes predictions (weights, encoder, spec); equal for two runs of one training."""
+    """Hash of what makes predictions (weights, encoder, spec, calibration); equal for two runs of one training.
+
+    A model that is not calibrated has the identity it had before there was calibration.
+    """
     files = read_manifest(folder, verify=False)["files"]
     info = read_json(folder / MODEL_JSON)
     parts = [files.get(name, "") for name in (WEIGHTS, ENCODER_JSON, ENCODER_ARRAYS)]
-    return sha256_json([*parts, info["spec"], info["architecture"]])
+    function = Calibration.parse(info.get("calibration", {}), where=str(folder / MODEL_JSON)).function
+    return sha256_json([*parts, info["spec"], info["architecture"], *([function] if function else [])])

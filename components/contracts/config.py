@@ -45,3 +45,20 @@ def explain(error: ValidationError) -> str:
         else:
             parts.append(f"{key} = {item['input']!r}: {item['msg'].lower()}")
     return "; ".join(parts)
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`changes` over `base`, key by key down the nested mappings; neither argument is modified."""
+    merged = dict(base)
+    for key, value in changes.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def nested(path: str, value: Any) -> dict[str, Any]:
+    """`"training.lr", 0.001` -> `{"training": {"lr": 0.001}}`."""
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    changes: dict[str, Any] = value
+    return changes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from components.contracts.artifacts import Ranges, Rows
+from components.contracts.calibration import Calibration
 from components.contracts.config import Config
 from components.contracts.quality import Quality
 
@@ -63,6 +64,13 @@ class Candidate(Config):
     name: str
     eligible: bool
     reason: str = ""
+    calibration: Calibration | None = None
+    """Of pCVR, as its graph computes it; all metrics are of the calibrated model."""
+    uncalibrated: dict[str, float] = {}
+    """What training measured before calibration, of pCVR over clicked validation impressions: cvr_log_loss_clicked,
+    cvr_calibration_clicked."""
+    validation_loss: float | None = None
+    """CTCVR log loss on validation in nats, each row calibrated without its fold: the lowest is the winner."""
     validation: Metrics | None = None
     test: Metrics | None = None
     """At the reference position: what serving will do."""

@@ -10,6 +10,7 @@
     ├── TrainingDiverged      loss or weights stopped being finite (the candidate is ineligible)
     ├── RegistryError         champion, version or alias is not what the caller assumed
     ├── Busy                  another run holds the home's lock
+    ├── ClusterError          a cluster refused a training job, or the job failed there
     └── ServiceError          the service did not start or did not answer
 
 A message says what is wrong, where, and what to do about it. The command line prints the message alone,
@@ -60,6 +61,10 @@ class RegistryError(EsmmError):
 
 
 class Busy(EsmmError):
+    pass
+
+
+class ClusterError(EsmmError):
     pass
 
 

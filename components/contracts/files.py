@@ -80,6 +80,15 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+def sync(path: Path) -> None:
+    """Has the disk hold what was written to a file; of a folder, the names in it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def listing(folder: Path) -> list[str]:
     """Relative POSIX paths of all files under `folder`, sorted, without manifest and hidden files."""
     return sorted(

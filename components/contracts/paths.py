@@ -14,6 +14,8 @@ from components.contracts.errors import UsageError
 
 HOME_VARIABLE = "ESMM_HOME"
 RUN_DIR_VARIABLE = "ESMM_RUN_DIR"
+CHECKPOINT_LOCK = "lock"
+"""In each folder of `Home.checkpoints`, held by the training that writes there."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,11 @@ class Home:
         if not value:
             raise UsageError(f"{HOME_VARIABLE} is not set: run through `esmm --home DIR`, or export it")
         return Home(Path(value).resolve())
+
+    @staticmethod
+    def if_set() -> Home | None:
+        """None where ESMM_HOME is not set: a stage on its own, or on a cluster without shared storage."""
+        return Home.from_environment() if os.environ.get(HOME_VARIABLE) else None
 
     @property
     def lock(self) -> Path:
@@ -56,6 +63,11 @@ class Home:
     def models(self) -> Path:
         """Registered model versions' own files: <dataset>/<run>."""
         return self.root / "models"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Of trainings that have not ended: <key>/step-*."""
+        return self.root / "checkpoints"
 
     @property
     def mlflow_uri(self) -> str:

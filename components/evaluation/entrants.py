@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from components.contracts.artifacts import METRICS_JSON, ModelInfo, model_identity, read_model
-from components.contracts.decision import Candidate, ChampionRef, Metrics
+from components.contracts.decision import Candidate, ChampionRef
 from components.contracts.errors import DataError
 from components.contracts.files import read_json
 from components.evaluation.comparison import Scored
@@ -74,22 +74,27 @@ def judge(entrant: Entrant, model: Model, valid: Split, test: Split, truth: Trut
     Raises:
         NotProbabilities: if its scores are none.
     """
-    validation = score_split(model, valid, ["logged"])["logged"]
-    return Judged(
-        entrant,
-        *_on_test(entrant.name, model, test, truth, metrics(validation, valid.outcome)),
-    )
+    scores = score_split(model, valid, ["logged"])["logged"]
+    validation = metrics(scores, valid.outcome)
+    candidate, scored = _on_test(entrant.name, entrant.info, model, test, truth)
+    before = _mapping(entrant.recorded.get("uncalibrated"))
+    found = {name: _number(before.get(name)) for name in ("cvr_log_loss_clicked", "cvr_calibration_clicked")}
+    cross_fitted = _number(entrant.recorded.get("cross_fitted_ctcvr_log_loss"))
+    measured = {
+        "validation": validation,
+        "validation_loss": validation.ctcvr_log_loss if cross_fitted is None else cross_fitted,
+        "uncalibrated": {name: value for name, value in found.items() if value is not None},
+    }
+    return Judged(entrant, candidate.model_copy(update=measured), scored)
 
 
-def _on_test(
-    name: str, model: Model, test: Split, truth: Truth | None, validation: Metrics | None
-) -> tuple[Candidate, Scored]:
+def _on_test(name: str, info: ModelInfo, model: Model, test: Split, truth: Truth | None) -> tuple[Candidate, Scored]:
     scores = score_split(model, test, ["reference", "logged"])
     scored = Scored(logged=scores["logged"], reference=scores["reference"])
     candidate = Candidate(
         name=name,
         eligible=True,
-        validation=validation,
+        calibration=info.calibration,
         test=metrics(scored.reference, test.outcome),
         test_logged=metrics(scored.logged, test.outcome),
         truth=entire_space(scored.reference.pcvr, truth.conversion_do_click) if truth else {},
@@ -108,7 +113,7 @@ def judge_champion(
     folder, name = Path(reference.source), f"champion v{reference.version}"
     try:
         info = read_model(folder, verify=True)
-        candidate, scored = _on_test(name, load(folder), test, truth, None)
+        candidate, scored = _on_test(name, info, load(folder), test, truth)
         evidence = ChampionEvidence(reference.version, info, model_identity(folder))
     except (
         Exception
@@ -120,12 +125,16 @@ def judge_champion(
 
 
 def choose(judged: list[Judged]) -> Judged:
-    """The lowest CTCVR log loss on validation; between equals the first by name. The test split has no say."""
-    return min(judged, key=lambda j: (_validation_loss(j.candidate), j.candidate.name))
+    """The lowest CTCVR log loss on validation; between equals the first by name. The test split has no say.
+
+    The loss is of calibrated models, cross-fitted where training recorded it: what calibration learnt of the noise of
+    validation must not choose (docs/adr/0009).
+    """
+    return min(judged, key=lambda j: (_chooses(j.candidate), j.candidate.name))
 
 
-def _validation_loss(candidate: Candidate) -> float:
-    return candidate.validation.ctcvr_log_loss if candidate.validation else float("inf")
+def _chooses(candidate: Candidate) -> float:
+    return candidate.validation_loss if candidate.validation_loss is not None else float("inf")
 
 
 def parity_evidence(judged: Judged) -> Parity:
@@ -134,7 +143,7 @@ def parity_evidence(judged: Judged) -> Parity:
     return Parity(
         recorded=_number(recorded.get("onnx_difference")),
         eager_log_loss=_number(_mapping(recorded.get("validation")).get("ctcvr_log_loss")),
-        onnx_log_loss=_validation_loss(judged.candidate),
+        onnx_log_loss=judged.candidate.validation.ctcvr_log_loss if judged.candidate.validation else None,
     )
 
 

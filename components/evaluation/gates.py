@@ -112,8 +112,9 @@ def minimum_quality(evidence: Evidence, limits: EvaluationConfig) -> Verdict:
 
 
 def calibration(evidence: Evidence, limits: EvaluationConfig) -> Verdict:
-    """Sum predicted / sum observed of each head within limits, at the logged position.
+    """Sum predicted / sum observed of each head within limits, at the logged position, of the model as it is served.
 
+    Its pCVR was calibrated on the validation split, so on the test split the ratio says what that is worth later on.
     With n observed events the ratio is uncertain by about 1/sqrt(n) of itself (Poisson), so the limits are widened by
     the factor exp(calibration_z / sqrt(n)), and the reason states the limit, the widened limit and n.
     """
@@ -228,8 +229,10 @@ def not_identical(evidence: Evidence, limits: EvaluationConfig) -> Verdict:
     theirs = known(champion.identity, f"the identity of champion version {champion.version} could not be computed")
     figures: dict[str, object] = {"identity": ours, "champion_identity": theirs}
     if ours == theirs:
-        return False, f"identical to champion version {champion.version}: same weights, encoder and features", figures
-    return True, f"differs from champion version {champion.version} in weights, encoder or features", figures
+        same = "same weights, encoder, features and calibration"
+        return False, f"identical to champion version {champion.version}: {same}", figures
+    what = "weights, encoder, features or calibration"
+    return True, f"differs from champion version {champion.version} in {what}", figures
 
 
 def non_inferiority(evidence: Evidence, limits: EvaluationConfig) -> Verdict:
@@ -280,8 +283,8 @@ GATES: tuple[Gate, ...] = (
     Gate(
         "calibration",
         "probabilities that rank well but promise too much or too little",
-        "predicted / observed of pCTR, pCVR over clicked or pCTCVR at the logged position is outside its limits, which "
-        "are widened by exp(calibration_z / sqrt(events))",
+        "predicted / observed of pCTR, calibrated pCVR over clicked or pCTCVR at the logged position is outside its "
+        "limits, which are widened by exp(calibration_z / sqrt(events))",
         ("ctr_calibration", "cvr_calibration", "ctcvr_calibration", "calibration_z"),
         False,
         calibration,
@@ -313,7 +316,7 @@ GATES: tuple[Gate, ...] = (
     Gate(
         "not_identical",
         "promoting the champion over itself, which would lose the way back",
-        "weights, encoder and features equal the champion's",
+        "weights, encoder, features and calibration equal the champion's",
         (),
         True,
         not_identical,

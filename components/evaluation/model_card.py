@@ -35,6 +35,10 @@ def model_card(evaluation: Evaluation, info: ModelInfo | None) -> str:
         "## Features",
         _list(_feature(feature, info) for feature in info.spec.features),
         f"Served as if shown at position {info.spec.reference_position}.",
+        "## Calibration",
+        f"{info.calibration.says}. It holds for impressions like those that get clicked, the only ones on which a "
+        "conversion can be observed; validation also stopped the training and chose the model. All figures below are "
+        "of the calibrated model.",
         "## On test",
         "AUCs at the reference position; log losses (nats) and calibration at the logged one; CVR over clicked "
         "impressions only.",

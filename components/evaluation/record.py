@@ -33,10 +33,12 @@ RECORD_JSON, DECISION_JSON = "record.json", "decision.json"
 REPORT_HTML, VALIDATION_HTML = "report.html", "validation.html"
 COLLECT = "collect"
 """Name of the shell that copies: `record.json` is the whole run's."""
+CHOOSE = "choose"
+"""The last stage of a search, which no other run has."""
 LATER_GATES = {PARITY: GATE, "smoke_test": "bento"}
 """Stages after the evaluation that end in a gate, in their order, and the gate's name."""
 
-PROMOTED, REFUSED = "promoted", "refused"
+PROMOTED, REFUSED, SWEPT = "promoted", "refused", "swept"
 CACHED, SKIPPED = "cached", "skipped"
 NOTIFY_VARIABLE = "ESMM_NOTIFY_COMMAND"
 NOTIFY_SECONDS = 30.0
@@ -75,7 +77,7 @@ def finish(run_dir: Path, status: str) -> dict[str, Any]:
         status: what the pipeline engine says of the run, like "SUCCEEDED" or "FAILED".
 
     Returns:
-        The record. `status` is "promoted", "refused" (both normal ends) or "failed".
+        The record. `status` is "promoted", "refused" (both normal ends), "failed", or of a search for a config "swept".
     """
     written = _stage_files(run_dir)
     plan = _facts(written.get("plan"))
@@ -153,6 +155,8 @@ def _outcome(
         return _end(FAILED, reasons, version if stages.get("promote", {}).get("status") == SUCCEEDED else None, code)
     if version is not None:
         return _end(PROMOTED, list(decision.reasons) if decision else [], int(version))
+    if stages.get(CHOOSE, {}).get("status") == SUCCEEDED:
+        return _end(SWEPT, [], None)
     if decision is None:
         return _end(FAILED, ["the run ended without a decision: see kfp.log in the run folder"], None, "NoDecision")
     if decision.promote:

@@ -62,6 +62,7 @@ def render(evaluation: Evaluation, run: Mapping[str, Any] | None = None) -> str:
         columns=_columns(evaluation),
         sections=[section for section in sections if not section["more"]],
         more=[section for section in sections if section["more"]],
+        calibration=_calibration(evaluation),
         ineligible=[candidate for candidate in evaluation.candidates if not candidate.eligible],
         data=data_section(evaluation.quality),
         rows=_rows(evaluation),
@@ -157,8 +158,10 @@ def _sections(evaluation: Evaluation) -> list[dict[str, Any]]:
         group("Predicted / observed, logged position", "test_logged", RATIOS, 3, "_none"),
         group("AUC, logged position", "test_logged", AUCS, 4, "_logged", more=True),
         group("Predicted / observed, reference position", "test", RATIOS, 3, "_none", more=True),
-        group("Validation log loss (chooses the winner; nats)", "validation", LOSSES, 5, "_none", more=True),
+        group("Validation log loss (nats)", "validation", LOSSES, 5, "_none", more=True),
     ]
+    chooses = [_number(model.validation_loss, 5) for model in models] + ["–"] * bool(truth)
+    groups[-1]["rows"].append({"label": "CTCVR, cross-fitted calibration (chooses)", "cells": chooses})
     if truth:
         # Inserted from the back: shares right after the AUCs, exact truth after log loss and calibration.
         shares = []
@@ -181,6 +184,27 @@ def _sections(evaluation: Evaluation) -> list[dict[str, Any]]:
         )
         groups.insert(1, {"title": "Share of the oracle's AUC above chance", "rows": shares, "more": False})
     return groups
+
+
+def _calibration(evaluation: Evaluation) -> dict[str, Any] | None:
+    """How pCVR of each model was calibrated, and its figures on the clicks it was fitted on, before and after."""
+    rows = []
+    for model in _models(evaluation):
+        found, before, after = model.calibration, model.uncalibrated, model.validation
+        if found is None:
+            continue
+        how = {"none": "none", "platt": f"Platt: {found.parameters}", "isotonic": f"isotonic: {found.parameters}"}
+        figures = (
+            _number(before.get("cvr_calibration_clicked"), 3),
+            _number(after.cvr_calibration_clicked if after else None, 3),
+            _number(before.get("cvr_log_loss_clicked"), 5),
+            _number(after.cvr_log_loss_clicked if after else None, 5),
+        )
+        on = found.fitted_on if found.kind != "none" else "–"
+        rows.append([model.name, how[found.kind], on, *figures])
+    header = ["Model", "Calibration", "Fitted on", "Ratio before", "after", "Log loss before", "after"]
+    notes = [f"{m.name}: {m.calibration.note}." for m in _models(evaluation) if m.calibration and m.calibration.note]
+    return {"header": header, "rows": rows, "notes": notes} if rows else None
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -7,10 +7,13 @@ without a record. What stays, and why:
 - a folder of `pipeline/` that a kept run names anywhere in its records or its log (kfp.local prints every artifact a
   task reads or writes, so this covers what a run took from an older one through the stage cache);
 - Bentos and model folders of kept runs, and those of champion and predecessor, whatever their run;
-- a cache entry all of whose artifacts still exist afterwards.
+- a cache entry all of whose artifacts still exist afterwards;
+- checkpoints of an interrupted training that were written since the oldest of the newest N runs began: it may be run
+  again, and goes on from there.
 
-All else goes. While a run goes on, no pipeline folder, cache entry or unfinished Bento goes at all: the run may be
-about to reuse any of them. Registry rows stay: a pruned version is still listed, and says so when it is promoted.
+All else goes. While a run goes on, no pipeline folder, cache entry, checkpoint or unfinished Bento goes at all: the run
+may be about to reuse any of them. Registry rows stay: a pruned version is still listed, and says so when it is
+promoted.
 """
 
 from __future__ import annotations
@@ -20,12 +23,13 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from components.contracts.errors import Busy, UsageError
 from components.contracts.locks import exclusive, is_held
-from components.contracts.paths import Home
+from components.contracts.paths import CHECKPOINT_LOCK, Home
 from components.packaging import registry
 from components.packaging.bento import ASIDE, bento_version_of
 
@@ -34,7 +38,7 @@ RECORD = "record.json"
 
 @dataclass(frozen=True)
 class Entry:
-    """Something that may go. `kind`: run, pipeline, cache, bento, model or leftover."""
+    """Something that may go. `kind`: run, pipeline, cache, bento, model, checkpoint or leftover."""
 
     kind: str
     path: Path
@@ -58,12 +62,12 @@ class PrunePlan:
         """One line an entry with its size (cache entries in one), for a person to read."""
         kept = ", ".join(self.kept_runs) if self.kept_runs else "none"
         lines = [
-            f"{e.kind:8} {_size(e.bytes)}  {e.path.relative_to(self.root)}" for e in self.entries if e.kind != "cache"
+            f"{e.kind:10} {_size(e.bytes)}  {e.path.relative_to(self.root)}" for e in self.entries if e.kind != "cache"
         ]
         cached = [entry for entry in self.entries if entry.kind == "cache"]
         if cached:
             lines.append(
-                f"{'cache':8} {_size(sum(e.bytes for e in cached))}  {len(cached)} entries of deleted artifacts"
+                f"{'cache':10} {_size(sum(e.bytes for e in cached))}  {len(cached)} entries of deleted artifacts"
             )
         if self.live:
             lines.append("a run is going on: artifacts and cache entries stay until it has ended")
@@ -96,6 +100,8 @@ def plan_prune(home: Home, keep: int) -> PrunePlan:
         folders = [path for path in _folders(home.pipeline_root) if path.name not in named]
         entries += [_entry("pipeline", path) for path in folders]
         entries += [_entry("cache", path) for path in _stale(home, folders)]
+        if len(runs) >= keep:
+            entries += [_entry("checkpoint", path) for path in _old_checkpoints(home, runs[-keep].name)]
     kept_runs = tuple(path.name for path in runs if path.name in kept)
     return PrunePlan(root=home.root, entries=tuple(entries), kept_runs=kept_runs, live=live)
 
@@ -162,6 +168,15 @@ def _stale(home: Home, deleted: list[Path]) -> Iterator[Path]:
             continue
         local = [Path(uri) for uri in uris if "://" not in uri]
         if any(not uri.exists() or any(folder in uri.parents for folder in deleted) for uri in local):
+            yield path
+
+
+def _old_checkpoints(home: Home, run: str) -> Iterator[Path]:
+    """Of trainings last saved before the run of this name began; one that is going on without a run holds its lock."""
+    for path in _folders(home.checkpoints):
+        saved = max(inner.stat().st_mtime for inner in (path, *path.iterdir()))
+        # A run's name begins with the time it began.
+        if f"{datetime.fromtimestamp(saved, UTC):%Y%m%dT%H%M%S}" < run and not is_held(path / CHECKPOINT_LOCK):
             yield path
 
 

@@ -1,4 +1,4 @@
-"""KFP shell of training: an import and a call."""
+"""KFP shells of training: an import and a call each."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Model, Output
@@ -16,3 +16,18 @@ def train(candidate: str, config: str, encoded: Input[Dataset], model: Output[Mo
 
     with stage(f"train-{candidate}") as facts:
         facts.update(run(candidate, TrainConfig.parse(config), Path(encoded.path), Path(model.path)))
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def launch(candidate: str, config: str, job: str, encoded: Input[Dataset], model: Output[Model]) -> None:
+    """As `train`, in the pods of a TrainJob. `job`: JSON of a LaunchConfig."""
+    from pathlib import Path
+
+    from components.contracts.record import stage
+    from components.training.config import TrainConfig
+    from components.training.launch import run
+    from components.training.train_job import LaunchConfig
+
+    told = LaunchConfig.parse(job)
+    with stage(f"train-{candidate}") as facts:
+        facts.update(run(candidate, TrainConfig.parse(config), told, Path(encoded.path), Path(model.path)))

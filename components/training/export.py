@@ -19,7 +19,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from components.training.data import Rows
+from components.training.calibration import Calibrated
+from components.training.data import Rows, Split
 from components.training.fit import chunks, predict
 from components.training.model import FunnelNetwork
 
@@ -29,9 +30,12 @@ OPSET = 18
 
 
 class Probabilities(nn.Module):
-    """What is exported: ids int64 [B, I], dense float32 [B, 2D], weights float32 [B, W] -> pctr, pcvr, float32 [B]."""
+    """What is exported: ids int64 [B, I], dense float32 [B, 2D], weights float32 [B, W] -> pctr, pcvr, float32 [B].
 
-    def __init__(self, network: FunnelNetwork) -> None:
+    pcvr is the calibrated one, and pctr * pcvr the pCTCVR that is served.
+    """
+
+    def __init__(self, network: Calibrated) -> None:
         super().__init__()
         self.network = network
 
@@ -41,7 +45,7 @@ class Probabilities(nn.Module):
 
 
 def save_weights(network: FunnelNetwork, path: Path) -> None:
-    """Every weight once; of a shared table only the CTR tower's name is written."""
+    """Every weight of the network itself once; of a shared table only the CTR tower's name is written."""
     save_file({name: p.detach().cpu().contiguous() for name, p in network.named_parameters()}, path)
     # safetensors writes for the owner alone; an image runs as somebody else.
     path.chmod(0o644)
@@ -50,8 +54,10 @@ def save_weights(network: FunnelNetwork, path: Path) -> None:
 INPUTS = ("ids", "dense", "weights")
 
 
-def save_onnx(network: FunnelNetwork, path: Path, rows: Rows) -> None:
-    """Writes the graph with a dynamic batch. An input of no columns, or one no layer reads, is not in it.
+def save_onnx(network: Calibrated, path: Path, rows: Rows) -> None:
+    """Writes the graph, calibration included, with a dynamic batch.
+
+    An input of no columns, or one no layer reads, is not in it.
 
     The network has to be on the CPU. Of `rows` only the columns matter.
     """
@@ -80,8 +86,8 @@ def save_onnx(network: FunnelNetwork, path: Path, rows: Rows) -> None:
     path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
-def onnx_difference(network: FunnelNetwork, path: Path, rows: Rows) -> float:
-    """Largest absolute difference of pctr or pcvr between the network in eager mode and the graph; NaN if one is.
+def onnx_difference(network: Calibrated, path: Path, rows: Split) -> float:
+    """Largest absolute difference of pctr or calibrated pcvr between eager mode and the graph; NaN if one is.
 
     Network and rows have to be on the CPU.
     """

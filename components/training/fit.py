@@ -1,149 +1,157 @@
-"""One pass over the training split, evaluated as it goes; the best weights are kept."""
+"""One pass over the training split, evaluated as it goes; the best weights are kept.
+
+The loop only. Which rows make a batch is `sampler.py`'s, where they lie `data.py`'s and `streaming.py`'s, what a step
+does `step.py`'s, what is carried from step to step `progress.py`'s; `checkpoint.py` saves that, and `divergence.py`
+notices a training that goes wrong.
+"""
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from components.contracts.errors import TrainingDiverged
+from components.training.checkpoint import Checkpoints
 from components.training.config import CandidateConfig, TrainingConfig
-from components.training.data import Rows
-from components.training.losses import clicked_cvr_loss, ctcvr_loss, ctcvr_losses, ctr_loss
+from components.training.data import CHUNK, Rows, Split, batches
+from components.training.distributed import ALONE, Group, stay_alike, step_of, taken_over
+from components.training.divergence import Guard
+from components.training.losses import ctcvr_losses, ctr_loss
 from components.training.model import FunnelNetwork
-from components.training.optimizer import RowwiseAdagrad, dense_optimizer
-
-CHUNK = 32_768
-LOOKUPS = 1_048_576
-"""Rows of one forward pass in an evaluation, and embeddings read in one: what they make fits a cache or two."""
-
-
-@dataclass
-class Fitted:
-    """What a training did. `history`: one entry an evaluation; losses in nats, `step` and `rows` since the start."""
-
-    history: list[dict[str, float]] = field(default_factory=list)
-    best_step: int = 0
-    steps: int = 0
-    rows: int = 0
-    stopped_early: bool = False
-
-
-def candidate_loss(candidate: CandidateConfig, logit_ctr: Tensor, logit_cvr: Tensor, rows: Rows) -> Tensor:
-    """The loss of a batch, nats: that of the CTR task plus that of the candidate's CVR task, weighted alike."""
-    if candidate.cvr_loss == "ctcvr":
-        second = ctcvr_loss(logit_ctr, logit_cvr, rows.conversion)
-    else:
-        second = clicked_cvr_loss(logit_cvr, rows.click, rows.conversion)
-    return ctr_loss(logit_ctr, rows.click) + second
+from components.training.progress import Fitted, Progress
+from components.training.sampler import Order
 
 
 def fit(
-    network: FunnelNetwork, train: Rows, valid: Rows, config: TrainingConfig, candidate: CandidateConfig, name: str
+    network: FunnelNetwork,
+    train: Split,
+    valid: Split,
+    config: TrainingConfig,
+    candidate: CandidateConfig,
+    name: str,
+    checkpoints: Checkpoints | None = None,
+    study: Path | None = None,
+    share: float = 1.0,
+    processes: Group = ALONE,
 ) -> Fitted:
     """Trains `network` in place and leaves it with the weights that did best on validation.
 
-    `name` is what the progress bar says. All rows lie on the network's device.
+    Args:
+        train, valid: their batches come on the network's device.
+        name: what the progress bar and messages say.
+        checkpoints: where to go on from, if there is one, and to save to.
+        study: folder that gets the batch at which a training diverged.
+        share: train only up to the evaluation nearest to this share of the steps. Less than 1 leaves a checkpoint
+            there, from which a later call goes on as if training had never stopped.
+        processes: those that train together, each with a call of its own; only the first has checkpoints and a study.
 
     Raises:
-        TrainingDiverged: if a loss on training or validation stops being finite.
+        TrainingDiverged: if a loss explodes or stops being finite (`divergence.py` says when).
     """
-    per_pass = math.ceil(len(train) / config.batch_for(len(train)))
-    steps = min(per_pass * config.epochs, config.max_steps or sys.maxsize)
-    due = {round(per_pass * (n + 1) / config.evaluations) for n in range(config.evaluations * config.epochs)} | {steps}
-    tables = RowwiseAdagrad(
-        network.embedding_parameters(), lr=config.embedding_lr, accumulator=config.embedding_accumulator
-    )
-    towers = dense_optimizer(network.dense_parameters(), lr=config.lr)
-    device = train.click.device
-    result = Fitted()
-    best: tuple[float, dict[str, Tensor]] = (math.inf, {})
-    loss_sum, since, waited = torch.zeros((), device=device), 0, 0
-    with tqdm(total=steps, desc=name, unit="step", file=sys.stderr, disable=None, leave=False) as bar:
-        for batch in _batches(train, config, steps):
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.amp and device.type == "cuda"):
-                logit_ctr, logit_cvr = network(*batch.inputs)
-            loss = candidate_loss(candidate, logit_ctr, logit_cvr, batch)
-            for optimizer in (tables, towers):
-                optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            tables.step()
-            towers.step()
-            loss_sum += loss.detach()
-            result.steps, result.rows, since = result.steps + 1, result.rows + len(batch), since + 1
+    order = Order(len(train), config.batch_for(len(train)), config.seed, config.shuffle_block, config.shuffle_window)
+    steps = min(order.batches * config.epochs, config.max_steps or sys.maxsize)
+    due = {round(order.batches * (n + 1) / config.evaluations) for n in range(config.evaluations * config.epochs)}
+    step = step_of(network, candidate, config, processes)
+    progress = Progress(network, step, train.device)
+    guard = Guard(name, config, train, order, study)
+    saved = checkpoints.latest() if checkpoints else None
+    found = taken_over(processes, saved, train.device)
+    if found is not None:
+        progress.restore(*found)
+    if saved is not None:
+        print(f"{name}: resumed after step {progress.fitted.steps} of {steps}, from {saved.folder}", file=sys.stderr)
+    done = progress.fitted
+    ends = sorted(at for at in {*due, steps} if 0 < at <= steps)
+    until = steps if share == 1 else min(ends, key=lambda at: abs(at - share * steps))
+    if done.stopped_early:
+        until = done.steps
+    hidden = None if processes.is_first else True
+    with tqdm(
+        total=steps, initial=done.steps, desc=name, unit="step", file=sys.stderr, disable=hidden, leave=False
+    ) as bar:
+        for batch in batches(train, order, done.steps, until):
+            progress.take(step(batch), len(batch))
             bar.update()
-            if result.steps not in due:
-                continue
-            point = {"step": result.steps, "rows": result.rows, "train_loss": float(loss_sum) / since}
-            point |= evaluate(network, valid)
-            _check(point, name, config)
-            result.history.append(point)
-            loss_sum, since = torch.zeros((), device=device), 0
-            _say(bar, name, point, steps)
-            if point["valid_ctcvr_log_loss"] < best[0]:
-                best = (point["valid_ctcvr_log_loss"], {k: v.clone() for k, v in network.state_dict().items()})
-                result.best_step, waited = result.steps, 0
-                continue
-            waited += 1
-            if waited >= config.patience:
-                result.stopped_early = True
+            if done.steps in due or done.steps == steps:
+                stay_alike(processes, step, progress.watch)
+                guard.check_losses(progress.watch)
+                point = {"step": done.steps, "rows": done.rows, "train_loss": progress.train_loss()}
+                point = processes.told(point | evaluate(network, valid, processes) | step.objective.report())
+                guard.check_evaluation(point)
+                progress.judge(point)
+                if processes.is_first:
+                    _say(bar, name, point, steps)
+                done.stopped_early = progress.waited >= config.patience
+            pauses = share < 1 and (done.steps == until or done.stopped_early)
+            if checkpoints and (pauses or checkpoints.due(done.steps)):
+                if processes.size == 1:
+                    guard.check_losses(progress.watch)
+                # Of several processes this one alone must not stop: all do at the next evaluation.
+                if progress.watch.bad() is None:
+                    checkpoints.save(done.steps, progress.tensors(), progress.facts())
+            if done.stopped_early:
                 break
-    network.load_state_dict(best[1])
-    return result
+    progress.use_best()
+    return done
 
 
-def _batches(train: Rows, config: TrainingConfig, steps: int) -> Iterator[Rows]:
-    """Seeded shuffled batches, one permutation a pass, the last of a pass shorter; `steps` of them in all."""
-    generator = torch.Generator().manual_seed(config.seed)
-    while True:
-        order = torch.randperm(len(train), generator=generator).to(train.click.device)
-        for rows in torch.split(order, config.batch_for(len(order))):
-            if steps == 0:
-                return
-            steps -= 1
-            yield train.take(rows)
-
-
-def chunks(rows: Rows) -> Iterator[Rows]:
-    """A split in pieces of at most CHUNK rows and about LOOKUPS ids, in order."""
-    size = max(1, min(CHUNK, LOOKUPS // max(rows.ids.shape[1], 1)))
-    for at in range(0, len(rows), size):
-        yield rows.take(slice(at, at + size))
+def chunks(rows: Split) -> Iterator[Rows]:
+    """A split in pieces that fit a cache or two, in order (`data.Split.chunks`)."""
+    return rows.chunks()
 
 
 @torch.no_grad()
-def predict(network: FunnelNetwork, rows: Rows) -> tuple[Tensor, Tensor]:
+def predict(network: nn.Module, rows: Split) -> tuple[Tensor, Tensor]:
     """Logits of a split in float32, ([B], [B])."""
-    parts = [network(*part.inputs) for part in chunks(rows)]
-    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+    # Filled in place: small results that outlive large intermediate ones, piece by piece, scatter the heap, which then
+    # took 400 bytes a row.
+    ctr, cvr = (torch.empty(len(rows), device=rows.device) for _ in range(2))
+    at = 0
+    for part in rows.chunks():
+        place = slice(at, at + len(part))
+        ctr[place], cvr[place] = network(*part.inputs)
+        at = place.stop
+    return ctr, cvr
 
 
-def evaluate(network: FunnelNetwork, valid: Rows) -> dict[str, float]:
-    """Mean log losses on validation in nats, at the logged position: of pCTR and of pCTCVR over all impressions."""
-    losses = log_losses(*predict(network, valid), valid)
-    return {"valid_ctr_log_loss": losses["ctr_log_loss"], "valid_ctcvr_log_loss": losses["ctcvr_log_loss"]}
+@torch.no_grad()
+def evaluate(network: FunnelNetwork, valid: Split, processes: Group = ALONE) -> dict[str, float]:
+    """Mean log losses on validation in nats, at the logged position: of pCTR and of pCTCVR over all impressions.
+
+    Of several processes each takes its turn of the chunks.
+    """
+    sums = torch.zeros(2, dtype=torch.float64, device=valid.device)
+    for part in islice(valid.chunks(), processes.rank, None, processes.size):
+        logit_ctr, logit_cvr = network(*part.inputs)
+        sums += _sums(logit_ctr, logit_cvr, part)
+    ctr_mean, ctcvr_mean = (processes.sum_([sums])[0] / len(valid)).tolist()
+    return {"valid_ctr_log_loss": ctr_mean, "valid_ctcvr_log_loss": ctcvr_mean}
 
 
 def log_losses(logit_ctr: Tensor, logit_cvr: Tensor, rows: Rows) -> dict[str, float]:
     """Mean log losses over all rows in nats, summed in float64 from logits [B]."""
+    sums = torch.zeros(2, dtype=torch.float64, device=rows.device)
+    for part in pieces(len(rows)):
+        sums += _sums(logit_ctr[part], logit_cvr[part], rows.take(part))
+    ctr, ctcvr = (sums / len(rows)).tolist()
+    return {"ctr_log_loss": ctr, "ctcvr_log_loss": ctcvr}
+
+
+def _sums(logit_ctr: Tensor, logit_cvr: Tensor, rows: Rows) -> Tensor:
+    """Log losses of CTR and CTCVR, nats, summed over rows: float64 [2]."""
     a, b = logit_ctr.double(), logit_cvr.double()
-    ctr = ctr_loss(a, rows.click.double())
-    ctcvr = ctcvr_losses(a, b, rows.conversion.double()).mean()
-    return {"ctr_log_loss": float(ctr), "ctcvr_log_loss": float(ctcvr)}
+    ctr = ctr_loss(a, rows.click.double()) * len(rows)
+    return torch.stack([ctr, ctcvr_losses(a, b, rows.conversion.double()).sum()])
 
 
-def _check(point: dict[str, float], name: str, config: TrainingConfig) -> None:
-    wrong = [key for key, value in point.items() if not math.isfinite(value)]
-    if wrong:
-        raise TrainingDiverged(
-            f"{name} diverged: {', '.join(wrong)} not finite after {point['step']} steps "
-            f"(lr {config.lr:g}, embedding_lr {config.embedding_lr:g}): lower the learning rates"
-        )
+def pieces(rows: int) -> list[slice]:
+    """Slices of at most CHUNK rows, so that what is made in between does not grow with a split."""
+    return [slice(at, at + CHUNK) for at in range(0, rows, CHUNK)]
 
 
 def _say(bar: tqdm, name: str, point: dict[str, float], steps: int) -> None:

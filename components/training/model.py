@@ -1,134 +1,46 @@
-"""The network: fused embedding tables, one bottom, two towers. ESMM, ESMM-NS and BASE are configs of it, not branches.
+"""The network: fused embedding tables, one bottom, towers. Every candidate is a config of it, not a branch.
 
-Letters of shapes: B rows, I ids columns, W columns of bags among them, D numeric features, E width of a bottom.
+Letters of shapes: B rows, I ids columns, W columns of bags among them, D numeric features, E width of what is embedded.
 
-    ids [B, I] ─────┬─ tables ─┬── bottom [B, E] ──┬── CTR tower ── logit_ctr [B]
-    weights [B, W] ─┘          │                   │      ^ position: features whose tower is "ctr" enter here only
-    dense [B, 2D] ─────────────┘                   └── CVR tower ── logit_cvr [B]
+    ids [B, I] ─────┬─ tables ─── embedded [B, E] ── bottom ─┬── CTR tower ── ctr [B]
+    weights [B, W] ─┘                   │                    │      ^ position: features of tower "ctr" enter here only
+    dense [B, 2D] ──────────────────────┘                    ├── CVR tower ── cvr [B]
+                                                             └── auxiliary tower ── auxiliary [B], of some losses
 
-Where embeddings are not shared, the CVR tower has a bottom, and table rows, of its own.
+Where embeddings are not shared, the CVR tower has table rows of its own, and an auxiliary one reads those.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding
+from torch.nn.functional import logsigmoid
 
-from components.contracts.errors import UsageError
-from components.contracts.spec import FeatureSpec
-from components.scoring.encoder import embedded, numeric
+from components.training.bottoms import bottom_of
+from components.training.config import CandidateConfig
+from components.training.tables import Layout, Tables
 
-
-@dataclass(frozen=True)
-class Column:
-    """One embedded feature: its first ids column, its table rows and its embedding's dimension.
-
-    Of a bag also: how many ids columns it takes, and which is its first one in `weights`.
-    """
-
-    index: int
-    size: int
-    dimension: int
-    width: int = 1
-    weights: int | None = None
-
-    @property
-    def is_bag(self) -> bool:
-        return self.weights is not None
+LARGEST_RATIO = 0.99
+"""DIVISION's ratio is cut here: log loss and serving want a probability. Nearer to 1 the float32 rounding of a ratio is
+no small thing to its log odds, and a calibration that lowers them would show it."""
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Which input columns feed what. `dense_*` are places in `dense`."""
+class Outputs:
+    """Logits as the towers give them, [B] each: what losses are made of. `auxiliary`: None where no loss wants one.
 
-    shared: tuple[Column, ...]
-    ctr_only: tuple[Column, ...]
-    dense_shared: tuple[int, ...]
-    dense_ctr_only: tuple[int, ...]
-
-    @staticmethod
-    def of(spec: FeatureSpec, sizes: Sequence[int], widths: Sequence[int], dimension: int | None = None) -> Layout:
-        """From the feature spec and the encoder's sizes and widths, one of each an embedded feature.
-
-        `dimension` overrides every feature's own.
-
-        Raises:
-            UsageError: if no feature is left for the CVR tower.
-        """
-        columns: dict[str, list[Column]] = {"shared": [], "ctr": []}
-        index = weights = 0
-        for feature, size, width in zip(embedded(spec), sizes, widths, strict=True):
-            bag = feature.encoding == "bag"
-            columns[feature.tower].append(
-                Column(index, size, dimension or feature.dimension, width, weights if bag else None)
-            )
-            index, weights = index + width, weights + (width if bag else 0)
-        dense: dict[str, list[int]] = {"shared": [], "ctr": []}
-        for index, feature in enumerate(numeric(spec)):
-            dense[feature.tower] += [2 * index, 2 * index + 1]
-        if not columns["shared"] and not dense["shared"]:
-            raise UsageError(
-                "every feature feeds the CTR tower only, so nothing is left to predict conversions from: "
-                "add an id, a context column or a feature view"
-            )
-        return Layout(tuple(columns["shared"]), tuple(columns["ctr"]), tuple(dense["shared"]), tuple(dense["ctr"]))
-
-
-class Tables(nn.Module):
-    """Embeddings of several columns in few tables: one table a distinct dimension, columns one behind the other.
-
-    A table is read once for all its columns, and a bag is pooled from what was read. Gradients are sparse: a step costs
-    what the batch touches, not what the tables hold.
+    Of most candidates `cvr` is the logit of pCVR; of OVERSAMPLING that of the oversampled rate, of DIVISION that of
+    pCTCVR, with `auxiliary` the logit of a pCTR that does not see the position. `pcvr_logit` reads pCVR out of either.
     """
 
-    def __init__(self, columns: Sequence[Column], deviation: float) -> None:
-        super().__init__()
-        self.dimensions = sorted({column.dimension for column in columns})
-        self.tables = nn.ParameterList()
-        self.bags: list[list[Column]] = []
-        self.cuts: list[list[int]] = []
-        """Of each table: columns of single values, then those of each bag."""
-        for n, dimension in enumerate(self.dimensions):
-            # Single values first, so that theirs are one piece of what is read.
-            group = sorted((c for c in columns if c.dimension == dimension), key=lambda column: column.is_bag)
-            bags = [column for column in group if column.is_bag]
-            self.bags.append(bags)
-            self.cuts.append([len(group) - len(bags), *(bag.width for bag in bags)])
-            sizes = torch.tensor([column.size for column in group])
-            widths = torch.tensor([column.width for column in group])
-            places = torch.cat([torch.arange(column.index, column.index + column.width) for column in group])
-            offsets = torch.repeat_interleave(torch.cumsum(sizes, 0) - sizes, widths)
-            self.tables.append(nn.Parameter(torch.randn(int(sizes.sum()), dimension) * deviation))
-            self.register_buffer(f"places_{n}", places, persistent=False)
-            self.register_buffer(f"offsets_{n}", offsets, persistent=False)
-        self.width = sum(column.dimension for column in columns)
-
-    def forward(self, ids: Tensor, weights: Tensor) -> list[Tensor]:
-        """ids [B, I], weights [B, W] -> of each table its single values [B, columns * d], then each bag [B, d]."""
-        parts = []
-        for n, (table, bags, cuts) in enumerate(zip(self.tables, self.bags, self.cuts, strict=True)):
-            rows = ids.index_select(1, self.get_buffer(f"places_{n}")) + self.get_buffer(f"offsets_{n}")
-            found = embedding(rows, table, sparse=True)
-            single, *several = torch.split(found, cuts, 1) if bags else (found,)
-            if cuts[0]:
-                parts.append(single.flatten(1))
-            parts += [pooled(values, weights, bag) for values, bag in zip(several, bags, strict=True)]
-        return parts
-
-
-def pooled(found: Tensor, weights: Tensor, bag: Column) -> Tensor:
-    """Embeddings [B, K, d] of a bag, summed with its coefficients in weights [B, W] -> [B, d].
-
-    A padding's coefficient is 0, so it adds nothing to the sum, and nothing to its row's gradient.
-    """
-    assert bag.weights is not None
-    # As a product and a sum, not a matrix product: autocast leaves those in float32.
-    return (found * weights[:, bag.weights : bag.weights + bag.width].unsqueeze(2)).sum(1)
+    ctr: Tensor
+    cvr: Tensor
+    auxiliary: Tensor | None = None
 
 
 class Tower(nn.Module):
@@ -155,32 +67,68 @@ class FunnelNetwork(nn.Module):
     Args:
         layout: which columns feed what.
         hidden: widths of each tower's hidden layers.
-        share_embeddings: the CVR tower reads the bottom that the CTR tower reads; otherwise one with its own rows.
+        shape: the candidate: whether the CVR tower reads the CTR tower's embeddings, which bottom, which towers.
         deviation: standard deviation of fresh embeddings; small, since Adagrad's first steps are large.
     """
 
-    def __init__(self, layout: Layout, hidden: Sequence[int], share_embeddings: bool, deviation: float = 0.01) -> None:
+    def __init__(self, layout: Layout, hidden: Sequence[int], shape: CandidateConfig, deviation: float = 0.01) -> None:
         super().__init__()
+        self.shape = shape
         self.ctr_tables = Tables(layout.shared, deviation)
-        self.cvr_tables = self.ctr_tables if share_embeddings else Tables(layout.shared, deviation)
+        self.cvr_tables = self.ctr_tables if shape.share_embeddings else Tables(layout.shared, deviation)
         self.position_tables = Tables(layout.ctr_only, deviation)
         self.register_buffer("dense_shared", torch.tensor(layout.dense_shared, dtype=torch.long), persistent=False)
         self.register_buffer("dense_ctr_only", torch.tensor(layout.dense_ctr_only, dtype=torch.long), persistent=False)
-        bottom = self.ctr_tables.width + len(layout.dense_shared)
-        self.ctr_tower = Tower(bottom + self.position_tables.width + len(layout.dense_ctr_only), hidden)
-        self.cvr_tower = Tower(bottom, hidden)
-        self.share_embeddings = share_embeddings
+        self.bottom = bottom_of(
+            shape.bottom, self.ctr_tables.width + len(layout.dense_shared), shape.experts, shape.expert_width
+        )
+        wide = self.bottom.width
+        self.ctr_tower = Tower(wide + self.position_tables.width + len(layout.dense_ctr_only), hidden)
+        self.cvr_tower = Tower(wide, hidden)
+        self.auxiliary_tower = Tower(wide, hidden) if shape.has_auxiliary else None
 
     def forward(self, ids: Tensor, dense: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """ids [B, I] of any integers, dense float32 [B, 2D], weights float32 [B, W] -> (logit_ctr, logit_cvr) [B]."""
+        """ids [B, I] of any integers, dense float32 [B, 2D], weights float32 [B, W] -> logits of (pCTR, pCVR), [B]."""
+        outputs = self.outputs(ids, dense, weights)
+        return outputs.ctr, self.pcvr_logit(outputs)
+
+    def outputs(self, ids: Tensor, dense: Tensor, weights: Tensor) -> Outputs:
+        """What the towers say, which is what a loss is made of; inputs as in `forward`."""
+        return self.outputs_of([tables(ids, weights) for tables in self.embedded()], dense)
+
+    def embedded(self) -> list[Tables]:
+        """All tables once: the CTR tower's, the CVR tower's where they are others, the position's."""
+        own = [] if self.shape.share_embeddings else [self.cvr_tables]
+        return [self.ctr_tables, *own, self.position_tables]
+
+    def outputs_of(self, parts: Sequence[list[Tensor]], dense: Tensor) -> Outputs:
+        """From what each of `embedded` found, and dense float32 [B, 2D]: all of the network but its tables."""
+        for_both, *for_cvr_alone, for_position = parts
         dense_shared = self._dense(dense, "dense_shared")
-        shared = self.ctr_tables(ids, weights)
-        own = shared if self.share_embeddings else self.cvr_tables(ids, weights)
-        position = [*self.position_tables(ids, weights), *self._dense(dense, "dense_ctr_only")]
-        return (
-            self.ctr_tower(torch.cat([*shared, *dense_shared, *position], 1)),
-            self.cvr_tower(torch.cat([*own, *dense_shared], 1)),
+        for_ctr, for_cvr = self.bottom(_beside([*for_both, *dense_shared]))
+        if for_cvr_alone:
+            for_cvr = _beside([*for_cvr_alone[0], *dense_shared])
+        return Outputs(
+            self.ctr_tower(_beside([for_ctr, *for_position, *self._dense(dense, "dense_ctr_only")])),
+            self.cvr_tower(for_cvr),
+            self.auxiliary_tower(for_cvr) if self.auxiliary_tower is not None else None,
         )
+
+    def pcvr_logit(self, outputs: Outputs) -> Tensor:
+        """The logit of pCVR, [B], which what is served, evaluated and exported is made of."""
+        if self.shape.cvr_loss == "oversampled":
+            # Each conversion was seen k times, so the odds learnt are k times too high.
+            return outputs.cvr - math.log(self.shape.oversampling)
+        if self.shape.cvr_loss == "division":
+            log_p = self.raw_ratio(outputs).clamp(max=math.log(LARGEST_RATIO))
+            return log_p - torch.log(-torch.expm1(log_p))
+        return outputs.cvr
+
+    @staticmethod
+    def raw_ratio(outputs: Outputs) -> Tensor:
+        """DIVISION's log(pCTCVR / pCTR), [B], not cut at 1: what it ranks by."""
+        assert outputs.auxiliary is not None
+        return logsigmoid(outputs.cvr) - logsigmoid(outputs.auxiliary)
 
     def _dense(self, dense: Tensor, name: str) -> list[Tensor]:
         places = self.get_buffer(name)
@@ -188,13 +136,21 @@ class FunnelNetwork(nn.Module):
 
     @torch.no_grad()
     def start_at(self, ctr: float, cvr: float) -> None:
-        """Sets the last biases to the log-odds of the base rates, so that training starts calibrated.
+        """Sets the last biases to the log-odds of what their towers predict on average: training starts calibrated.
 
         Args:
             ctr: share of impressions clicked. cvr: share of clicks converted. Both in (0, 1).
         """
-        for tower, rate in ((self.ctr_tower, ctr), (self.cvr_tower, cvr)):
-            tower.last.bias.fill_(float(torch.logit(torch.tensor(rate, dtype=torch.float64))))
+        kind = self.shape.cvr_loss
+        odds = cvr / (1 - cvr) * (self.shape.oversampling if kind == "oversampled" else 1)
+        starts = {self.ctr_tower: ctr, self.cvr_tower: ctr * cvr if kind == "division" else odds / (1 + odds)}
+        if self.auxiliary_tower is not None:
+            # Of DIVISION a pCTR, of DCMT the probability of no conversion, of ESCM2-DR an error in nats.
+            entropy = -cvr * math.log(cvr) - (1 - cvr) * math.log(1 - cvr)
+            error = -math.expm1(-entropy)  # softplus(logit(1 - exp(-e))) = e
+            starts[self.auxiliary_tower] = {"division": ctr, "dcmt": 1 - cvr}.get(kind, error)
+        for tower, rate in starts.items():
+            tower.last.bias.fill_(math.log(rate) - math.log1p(-rate))
 
     def embedding_parameters(self) -> list[nn.Parameter]:
         """Every table once, shared or not."""
@@ -202,3 +158,13 @@ class FunnelNetwork(nn.Module):
 
     def dense_parameters(self) -> list[nn.Parameter]:
         return [p for name, p in self.named_parameters() if ".tables." not in name]
+
+
+def _beside(parts: list[Tensor]) -> Tensor:
+    """[B, a], [B, b], ... -> [B, a + b + ...]; one alone is not copied.
+
+    In autocast's dtype where that is on: it would cast once for every layer that reads this, and back again.
+    """
+    x = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x

@@ -5,15 +5,14 @@ Dense Adam over big tables is what kills throughput: it rewrites every row, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 
-class RowwiseAdagrad(torch.optim.Optimizer):
-    """Adagrad with one accumulator a row, over sparse gradients.
+class RowwiseAdagrad:
+    """Adagrad with one accumulator a row, from the rows that a batch read and the gradients of what it read there.
 
     For every row r that a step touches, with g its summed gradient of width d:
 
@@ -29,50 +28,58 @@ class RowwiseAdagrad(torch.optim.Optimizer):
     """
 
     def __init__(self, tables: Iterable[nn.Parameter], lr: float, accumulator: float = 0.0, eps: float = 1e-10) -> None:
-        # As a group: a model without id features has no table, and that is no error.
-        super().__init__([{"params": list(tables)}], {"lr": lr, "eps": eps})
-        for group in self.param_groups:
-            for table in group["params"]:
-                self.state[table]["sum"] = torch.full((table.shape[0],), accumulator, device=table.device)
+        self.tables = list(tables)
+        self.lr, self.eps = lr, eps
+        self.totals = [torch.full((table.shape[0],), accumulator, device=table.device) for table in self.tables]
+        """G of each table's rows."""
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One step from the sparse gradients of all tables; nothing in it waits for a GPU."""
-        if closure is not None:
-            raise NotImplementedError("row-wise Adagrad takes no closure")
-        for group in self.param_groups:
-            for table in group["params"]:
-                if table.grad is not None:
-                    self._update(table, group["lr"], group["eps"])
-
-    def _update(self, table: nn.Parameter, lr: float, eps: float) -> None:
-        gradient = table.grad
-        assert gradient is not None
-        rows, sums = sum_by_row(gradient._indices()[0], gradient._values())
-        total: Tensor = self.state[table]["sum"]
-        total.scatter_add_(0, rows, sums.square().mean(1))
-        steps = sums * (-lr / (total.index_select(0, rows).sqrt() + eps)).unsqueeze(1)
-        table.scatter_add_(0, rows.unsqueeze(1).expand_as(steps), steps)
+    def step(self, rows: Iterable[Tensor], gradients: Iterable[Tensor]) -> None:
+        """One step. Of each table: the rows read, integers [N], in any order and as often as they were read, and the
+        gradient of each reading, float32 [N, d]. Nothing in it waits for a GPU.
+        """
+        for table, total, read, gradient in zip(self.tables, self.totals, rows, gradients, strict=True):
+            touched, sums = sum_by_row(read, gradient)
+            # Not the int32 that sorts faster: index_add_ has a fast way for int64 alone, four times as fast.
+            touched = touched.long()
+            total.index_add_(0, touched, sums.square().mean(1))
+            scale = (total.index_select(0, touched).sqrt_() + self.eps).reciprocal_().mul_(-self.lr)
+            table.index_add_(0, touched, sums.mul_(scale.unsqueeze(1)))
 
 
 def sum_by_row(rows: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums gradients of equal rows: int64 [N] and float32 [N, d] -> the same shapes.
+    """Sums gradients of equal rows: integers [N] and float32 [N, d] -> distinct rows [U], ascending, and sums [U, d].
 
-    Distinct rows come first, ascending; what is left over is row 0 with a zero gradient, which changes nothing. The
-    shape does not depend on the values, so a GPU need not tell the host how many rows are distinct (`coalesce` does).
+    Sums are taken in the order of the batch. On a GPU U is N whatever the values, since how many rows are distinct is
+    something that the host would have to wait for: what is left over is row 0 with a gradient of zero, which changes
+    nothing.
     """
+    if rows.device.type == "cpu":
+        return _sum_on_host(rows, gradients)
+    return sum_in_fixed_shape(rows, gradients)
+
+
+def _sum_on_host(rows: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
     ordered, order = torch.sort(rows, stable=True)
-    first = torch.ones_like(ordered)
+    touched, counts = torch.unique_consecutive(ordered, return_counts=True)
+    ends = torch.cumsum(counts, 0)
+    # A bag of readings a row: the one sum over segments that is vectorized and parallel, five times a scatter's rate.
+    starts = torch.cat([ends.new_zeros(1), ends])
+    sums = torch.ops.aten._embedding_bag_forward_only(gradients, order, starts, include_last_offset=True)[0]
+    return touched, sums
+
+
+def sum_in_fixed_shape(rows: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
+    """`sum_by_row` with as many sums as there are rows; `_sum_on_host` is what a CPU does instead."""
+    ordered, order = torch.sort(rows, stable=True)
+    first = torch.ones_like(ordered, dtype=torch.long)
     first[1:] = ordered[1:] != ordered[:-1]
     slot = torch.cumsum(first, 0) - 1
-    # scatter_add_ with an expanded index is three times as fast on a CPU as index_add_.
-    sums = torch.zeros_like(gradients)
-    sums.scatter_add_(0, slot.unsqueeze(1).expand_as(gradients), gradients.index_select(0, order))
-    distinct = torch.zeros_like(rows).scatter_(0, slot, ordered)
-    return distinct, sums
+    sums = torch.zeros_like(gradients).index_add_(0, slot, gradients.index_select(0, order))
+    touched = torch.zeros_like(rows).scatter_(0, slot, ordered)
+    return touched, sums
 
 
-def dense_optimizer(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
-    """Adam with the paper's constants (Kingma and Ba, ICLR 2015; .9, .999, 1e-8)."""
-    options: dict[str, Any] = {"betas": (0.9, 0.999), "eps": 1e-8, "foreach": True}
-    return torch.optim.Adam(parameters, lr=lr, **options)
+def dense_optimizer(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Adam:
+    """Adam with the paper's constants (Kingma and Ba, ICLR 2015; .9, .999, 1e-8), in one kernel."""
+    return torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.999), eps=1e-8, fused=True)

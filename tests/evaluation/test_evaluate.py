@@ -195,6 +195,44 @@ def test_badly_calibrated_is_refused(shop: Any) -> None:
     assert verdict.closed >= {"calibration"}
 
 
+def test_the_winner_is_chosen_on_the_cross_fitted_loss_and_parity_on_the_graphs(shop: Any) -> None:
+    """A calibration that learnt validation by heart looks best there: what it says of folds it has not seen decides."""
+    models = [
+        shop.model("base", {"cross_fitted_ctcvr_log_loss": 0.060}, skill=0.95),
+        shop.model("esmm", {"cross_fitted_ctcvr_log_loss": 0.059}, skill=0.9),
+    ]
+    verdict = Verdict(shop, models)
+    base, esmm = verdict.evaluation.candidates
+    assert base.validation.ctcvr_log_loss < esmm.validation.ctcvr_log_loss
+    assert verdict.decision.winner == "esmm"
+    assert esmm.validation_loss == 0.059
+    parity = next(gate for gate in verdict.decision.gates if gate.gate == "parity")
+    assert parity.evidence["onnx_log_loss"] == esmm.validation.ctcvr_log_loss
+    unrecorded = Verdict(shop, [shop.model("base", skill=0.95), shop.model("esmm", skill=0.9)])
+    assert unrecorded.decision.winner == "base"
+
+
+def test_the_report_says_how_pcvr_was_calibrated_and_on_what(shop: Any) -> None:
+    before = {"cvr_calibration_clicked": 0.4321, "cvr_log_loss_clicked": 0.54321}
+    folder = shop.model("aman", {"uncalibrated": before}, skill=0.95)
+    info = json.loads((folder / "model.json").read_text())
+    info["calibration"] = {
+        "kind": "platt", "scale": 0.9, "bias": 0.8, "clicks": 3210, "conversions": 432, "note": "<why>",
+    }  # fmt: skip
+    write_json(folder / "model.json", info)
+    write_manifest(folder)
+    verdict = Verdict(shop, [folder, shop.model("base", skill=0.1)])
+    (aman, base) = verdict.evaluation.candidates
+    assert aman.uncalibrated == before
+    assert base.calibration is not None
+    assert base.calibration.kind == "none"
+    page = verdict.report.read_text()
+    for words in ("Platt: scale 0.9, bias +0.8", "3,210 clicked validation impressions (432 conversions)",
+                  ">0.432<", ">0.54321<", "aman: &lt;why&gt;.", "Fitted on clicked impressions"):  # fmt: skip
+        assert words in page, words
+    assert "Platt scaling (scale 0.9, bias +0.8), fitted on 3,210 clicked validation impressions" in verdict.card
+
+
 def test_truth_is_used_when_planned_and_puts_the_oracle_on_top(shop: Any) -> None:
     models = [shop.model("esmm", skill=0.9), shop.model("base", skill=0.4, shift=0.5)]
     verdict = Verdict(shop, models, truth_fingerprint=truth_fingerprint(shop.data))

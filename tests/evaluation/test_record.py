@@ -226,6 +226,16 @@ def test_a_killed_stage_is_reported_as_such(folder: RunFolder) -> None:
     assert "validate: did not end" in record["reasons"][0]
 
 
+def test_a_search_that_chose_is_no_decision_and_no_failure(folder: RunFolder) -> None:
+    folder.stages("ingest", "validate", "retrieve", "encode", "begin", "suggest-1", "trial-0-rung-0", "tell-1")
+    assert finish(folder.path, "SUCCEEDED")["status"] == "failed"
+    folder.stage("choose", facts={"best": 0})
+    record = finish(folder.path, "SUCCEEDED")
+    assert (record["status"], record["promoted"], record["reasons"]) == ("swept", False, [])
+    assert record["stages"]["choose"]["facts"] == {"best": 0}
+    assert finish(folder.path, "FAILED")["status"] == "failed"
+
+
 def test_open_gates_without_a_promotion_are_no_success(folder: RunFolder) -> None:
     folder.judged()
     assert finish(folder.path, "SUCCEEDED")["code"] == "NotPromoted"

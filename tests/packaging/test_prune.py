@@ -2,6 +2,8 @@
 
 import json
 import multiprocessing
+import os
+from datetime import UTC, datetime
 
 import pytest
 from tiny_model import AS_OF, make_model
@@ -143,6 +145,37 @@ def test_an_abandoned_build_goes(used):
     (used.bentoml / ".building-x").mkdir()
     prune.apply(used, prune.plan_prune(used, keep=6))
     assert not (used.bentoml / ".building-x").exists()
+
+
+def saved(home, key, day):
+    """A checkpoint written at noon of a day in January 2026."""
+    folder = home.checkpoints / key
+    (folder / "step-0000000005").mkdir(parents=True)
+    (folder / "step-0000000005/state.safetensors").write_text("x" * 500)
+    (folder / "lock").touch()
+    noon = datetime(2026, 1, day, 12, tzinfo=UTC).timestamp()
+    for path in (folder / "step-0000000005", folder / "lock", folder):
+        os.utime(path, (noon, noon))
+    return folder
+
+
+def test_checkpoints_go_that_are_older_than_the_newest_runs(used):
+    """Runs began on 1 to 6 January: of the newest two the older one began on the fifth."""
+    old, held, new = (saved(used, *of) for of in (("a", 4), ("b", 4), ("c", 5)))
+    with exclusive(held / "lock", "a training"):
+        plan = prune.plan_prune(used, keep=2)
+        assert [(e.path, e.bytes) for e in plan.entries if e.kind == "checkpoint"] == [(old, 500)]
+        prune.apply(used, plan)
+    assert sorted(used.checkpoints.iterdir()) == [held, new]
+    prune.apply(used, prune.plan_prune(used, keep=7))
+    assert sorted(used.checkpoints.iterdir()) == [held, new]
+
+
+def test_a_live_run_keeps_checkpoints(live):
+    home, _ = live
+    folder = saved(home, "a", 1)
+    prune.apply(home, prune.plan_prune(home, keep=1))
+    assert folder.is_dir()
 
 
 def test_an_empty_home(tmp_path):

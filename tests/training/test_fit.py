@@ -1,6 +1,5 @@
 """The loop: what it keeps, when it stops, what it refuses."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ def test_early_stopping_keeps_the_best_weights(splits: Any, monkeypatch: pytest.
     seen: list[torch.Tensor] = []
     real = module.evaluate
 
-    def worsening(network: FunnelNetwork, valid: Rows) -> dict[str, float]:
+    def worsening(network: FunnelNetwork, valid: Rows, *processes: Any) -> dict[str, float]:
         seen.append(network.ctr_tower.last.weight.detach().clone())
         n = len(seen)
         return real(network, valid) | {"valid_ctcvr_log_loss": 1.0 - 0.1 * n if n <= 3 else 1.0 + n}
@@ -70,19 +69,8 @@ def test_more_passes_and_fewer_steps(splits: Any) -> None:
     assert train(splits, max_steps=1)[1].steps == 1
 
 
-def test_every_row_is_seen_once_a_pass_in_another_order_each(splits: Any) -> None:
-    rows = splits[1]
-    config = TrainingConfig(batch_size=128, min_steps=1, seed=5)
-    batches = list(module._batches(rows, config, 64))
-    numbered = replace(rows, ids=torch.arange(4000).unsqueeze(1))
-    order = [int(n) for batch in module._batches(numbered, config, 64) for n in batch.ids.flatten()]
-    assert [len(batch) for batch in batches[30:33]] == [128, 32, 128]
-    assert sorted(order[:4000]) == sorted(order[4000:]) == list(range(4000))
-    assert order[:4000] != order[4000:] != list(range(4000))
-
-
 def test_divergence_says_where_and_what_to_do(splits: Any) -> None:
-    with pytest.raises(TrainingDiverged, match=r"esmm diverged: .* after \d+ steps .* lower the learning rates"):
+    with pytest.raises(TrainingDiverged, match=r"esmm diverged: at step \d+ its loss was .* lower the learning rates"):
         train(splits, lr=1e30)
 
 
@@ -96,16 +84,16 @@ def test_the_callers_random_state_is_left_alone(splits: Any) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("amp", [False, True])
-def test_a_gpu_learns_as_a_cpu_does(encoded: Path, amp: bool) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_gpu_learns_as_a_cpu_does(encoded: Path, precision: str) -> None:
     encoder = Encoder.load(encoded)
     rows, valid = (load(encoded, split, encoder, torch.device("cuda")) for split in ("train", "valid"))
-    config = TrainingConfig(batch_size=128, hidden=(8,), amp=amp)
+    config = TrainingConfig(batch_size=128, hidden=(8,), precision=precision)
     network = build(encoder, config, CANDIDATES["esmm"], Rates.of(rows)).cuda()
     on_gpu = fit(network, rows, valid, config, CANDIDATES["esmm"], "esmm")
     on_cpu = train((encoder, load(encoded, "train", encoder, CPU), load(encoded, "valid", encoder, CPU)))[1]
     found, wanted = (f.history[-1]["valid_ctcvr_log_loss"] for f in (on_gpu, on_cpu))
-    assert found == pytest.approx(wanted, rel=0.02 if amp else 1e-3)
+    assert found == pytest.approx(wanted, rel=0.02 if precision == "bf16" else 1e-3)
 
 
 @pytest.mark.parametrize(("rows", "batch"), [(331_000, 1024), (153_600, 1024), (153_599, 512), (28_000, 128), (10, 32)])
