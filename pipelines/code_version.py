@@ -16,6 +16,7 @@ PACKAGES = {
     "retrieve": ("components.features", "feature_repo"),
     "encode": ("components.features",),
     "train": ("components.training",),
+    "search": ("components.search",),
     "evaluate": ("components.evaluation",),
     "parity": ("components.features", "feature_repo", "serving"),
     "package": ("components.packaging", "serving"),
@@ -23,7 +24,18 @@ PACKAGES = {
     "smoke_test": ("components.packaging", "serving"),
     "promote": ("components.packaging",),
 }
-LIBRARIES = ("duckdb", "feast", "great_expectations", "numpy", "onnx", "onnxruntime", "pandas", "pyarrow", "torch")
+LIBRARIES = (
+    "duckdb",
+    "feast",
+    "great_expectations",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "optuna",
+    "pandas",
+    "pyarrow",
+    "torch",
+)
 SUFFIXES = (".py", ".html", ".yaml")
 
 

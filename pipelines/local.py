@@ -29,13 +29,14 @@ from components.contracts.quiet import QUIET
 
 @dataclass(frozen=True)
 class Request:
-    """What to run. `pipeline` is a compiled IR file, or "" for the DAG in `training.py`."""
+    """What to run. `pipeline`: a compiled IR file, or "" for the DAG in `training.py`; with `rounds`, in `sweep.py`."""
 
     data: str
     recipe: str = ""
     overrides: str = "{}"
     as_of: str = ""
     pipeline: str = ""
+    rounds: int = 0
 
     @property
     def arguments(self) -> dict[str, str]:
@@ -111,6 +112,10 @@ def execute(home: Home, request: Request) -> None:
     )
     if request.pipeline:
         pipeline = components.load_component_from_file(request.pipeline)
+    elif request.rounds:
+        from pipelines.sweep import sweep_with
+
+        pipeline = sweep_with(request.rounds)
     else:
         from pipelines.training import training as pipeline
     pipeline(**request.arguments)

@@ -12,11 +12,13 @@ from typing import Any, Self
 
 from pydantic import model_validator
 
-from components.contracts.config import Config
+from components.contracts.config import Config, merge, nested
 from components.contracts.dataset import SplitConfig
 from components.contracts.errors import UsageError
 from components.evaluation.gates import EvaluationConfig
 from components.features.parity.settings import ParitySettings
+from components.search.config import SweepConfig
+from components.search.space import Choices, Range
 from components.training.config import TrainingConfig
 from components.validation.validate import ValidationLimits
 
@@ -32,6 +34,8 @@ class Recipe(Config):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     parity: ParitySettings = ParitySettings()
+    sweep: SweepConfig = SweepConfig()
+    """Only `esmm run --sweep` reads it."""
 
     @model_validator(mode="after")
     def _candidates_are_known(self) -> Self:
@@ -61,6 +65,16 @@ def hillstrom() -> Recipe:
             batch_size=256, dimension=8, hidden=(16,), embedding_lr=0.03, lr=1e-3, epochs=5, patience=10
         ),
         evaluation=EvaluationConfig(ctr_auc_min=0.58, ctcvr_auc_min=0.5, ctcvr_gain_min=0.0),
+        sweep=SweepConfig(
+            space={
+                "candidate": Choices(("esmm", "esmm-ns", "base")),
+                "training.lr": Range(low=3e-4, high=1e-2, log=True),
+                "training.embedding_lr": Range(low=3e-3, high=0.1, log=True),
+                "training.dimension": Choices((4, 8, 16)),
+                "training.hidden": Choices(([16], [32, 16], [64])),
+                "training.batch_size": Choices((128, 256, 512)),
+            }
+        ),
     )
 
 
@@ -69,6 +83,16 @@ def ali_ccp() -> Recipe:
     return Recipe(
         training=TrainingConfig(min_steps=200, dimension=8, hidden=(64, 32), embedding_lr=0.02, lr=1e-3),
         evaluation=EvaluationConfig(min_test_conversions=30, ctcvr_auc_min=0.5, ctcvr_gain_min=0.0),
+        sweep=SweepConfig(
+            space={
+                "candidate": Choices(("esmm", "esmm-ns", "base")),
+                "training.lr": Range(low=3e-4, high=1e-2, log=True),
+                "training.embedding_lr": Range(low=3e-3, high=0.1, log=True),
+                "training.dimension": Choices((8, 18)),
+                "training.hidden": Choices(([64, 32], [200, 80])),
+                "training.batch_size": Choices((1024, 4096)),
+            }
+        ),
     )
 
 
@@ -99,15 +123,6 @@ def load(name: str, overrides: str = "{}") -> Recipe:
     return Recipe.parse(merge(recipe.model_dump(), changes), where=f"recipe {name}") if changes else recipe
 
 
-def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`changes` over `base`, key by key down the nested mappings; neither argument is modified."""
-    merged = dict(base)
-    for key, value in changes.items():
-        below = merged.get(key)
-        merged[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return merged
-
-
 def parse_sets(sets: tuple[str, ...]) -> dict[str, Any]:
     """`("training.lr=1e-3",)` -> `{"training": {"lr": 0.001}}`; values are JSON, or else text.
 
@@ -123,7 +138,5 @@ def parse_sets(sets: tuple[str, ...]) -> dict[str, Any]:
             value = json.loads(text)
         except json.JSONDecodeError:
             value = text
-        for key in reversed(path.split(".")):
-            value = {key: value}
-        changes = merge(changes, value)
+        changes = merge(changes, nested(path, value))
     return changes

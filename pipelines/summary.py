@@ -53,6 +53,7 @@ def result(run_dir: Path) -> dict[str, Any]:
         "winner": record["winner"],
         "version": record["version"],
         "candidates": {c.name: candidate_metrics(c) for c in evaluation.candidates} if evaluation else {},
+        "calibration": calibration(evaluation, record["winner"]) if evaluation else None,
         "rows": rows(evaluation, stages),
         "data": data_quality(evaluation.quality) if evaluation else None,
         "report": _existing(run_dir, "report.html", "validation.html"),
@@ -67,6 +68,11 @@ def candidate_metrics(candidate: Candidate) -> dict[str, float | None]:
     the labels happened). None for what cannot be computed, and for an ineligible candidate."""
     found = headline(candidate)
     return {name: found.get(name) for name in METRICS}
+
+
+def calibration(evaluation: Evaluation, winner: str | None) -> str | None:
+    """How pCVR of the winner was calibrated, and on what; None without a winner."""
+    return next((c.calibration.says for c in evaluation.candidates if c.name == winner and c.calibration), None)
 
 
 def rows(evaluation: Evaluation | None, stages: dict[str, dict[str, Any]]) -> dict[str, int]:
@@ -119,6 +125,8 @@ def text(result: dict[str, Any], home: Home) -> str:
                 f"{_f(m['ctcvr_log_loss'], 11, 5)} {_f(m['ctcvr_calibration'], 12, 3)}{mark}"
             )
         lines.append("(test split; AUCs at the reference position; * over clicked impressions only)")
+    if result["calibration"]:
+        lines.append(f"{result['winner']}: {result['calibration']}")
     lines += gate_lines(result["decision"])
     lines.append("rows: " + ", ".join(f"{name} {count:,}" for name, count in result["rows"].items()))
     if result["data"]:
@@ -184,6 +192,7 @@ class Progress:
 
     def __init__(self) -> None:
         self.shown: dict[str, str] = {}
+        self.planned: list[str] = []
         self.bar = tqdm(total=0, unit="stage", file=sys.stderr, disable=None, leave=False, bar_format=BAR)
 
     def __call__(self, run_dir: Path) -> None:
@@ -208,7 +217,7 @@ class Progress:
             tqdm.write(f"  ok  {name} ({stage['seconds']:.1f} s)", file=sys.stderr)
         else:
             tqdm.write(f"  NOT {name}: {stage['message']}", file=sys.stderr)
-        planned = stage.get("facts", {}).get("stages")
-        if planned:
-            self.bar.total = len(planned)
-        self.bar.n = sum(status != "running" for status in self.shown.values())
+        self.planned = stage.get("facts", {}).get("stages") or self.planned
+        self.bar.total = len(self.planned)
+        # A search plans its rounds, and its trials as it goes.
+        self.bar.n = sum(self.shown.get(name, "running") != "running" for name in self.planned)

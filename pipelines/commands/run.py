@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from components.contracts.config import merge
 from components.contracts.errors import DataError, UsageError
 from components.contracts.files import read_json
 from components.contracts.paths import Home
@@ -28,6 +29,15 @@ from pipelines import summary
 )
 @click.option("--as-of", default="", help="UTC time; nothing later is seen. Default: just after the last logged event.")
 @click.option("--pipeline", type=click.Path(dir_okay=False, path_type=Path), help="Run this compiled IR instead.")
+@click.option(
+    "--sweep",
+    is_flag=False,
+    flag_value="",
+    metavar="[FILE]",
+    help="Search for a better training config instead: over the space in FILE (JSON), or the recipe's own.",
+)
+@click.option("--trials", type=click.IntRange(min=1), help="Of --sweep: configs to try.")
+@click.option("--rounds", type=click.IntRange(min=1), help="Of --sweep: rounds of suggesting, training and telling.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, all else on stderr.")
 @click.pass_obj
 def run(
@@ -39,34 +49,41 @@ def run(
     reference: Path | None,
     as_of: str,
     pipeline: Path | None,
+    sweep: str | None,
+    trials: int | None,
+    rounds: int | None,
     as_json: bool,
 ) -> None:
     """Run the training pipeline here: validate, retrieve, train, gate, package, smoke-test, promote."""
-    from pipelines import local, recipes
+    from pipelines import local, sweep_summary
     from pipelines.commands.data import default_shop
+    from pipelines.recipes import parse_sets
     from pipelines.request import request_of
+    from pipelines.sweep_request import changes_for, checked
 
-    changes = recipes.merge(_config(config), recipes.parse_sets(sets))
+    changes = merge(merge(_config(config), parse_sets(sets)), changes_for(sweep, trials, rounds))
     if reference is not None:
         changes["reference"] = str(reference.resolve())
     if pipeline is not None and not pipeline.is_file():
         raise UsageError(f"{pipeline} does not exist: write it with `esmm compile --out {pipeline}`")
     overrides = json.dumps(changes, sort_keys=True)
     folder = default_shop(home) if data is None else data.resolve()
-    request_of(folder, recipe, overrides, as_of)
+    asked = request_of(folder, recipe, overrides, as_of)[1]
     request = local.Request(
         data=str(folder),
         recipe=recipe,
         overrides=overrides,
         as_of=as_of,
         pipeline=str(pipeline.resolve()) if pipeline else "",
+        rounds=0 if sweep is None else checked(asked).rounds,
     )
     record = local.run(home, request, watch=summary.Progress())
-    result = summary.result(home.runs / record["run"])
+    which = summary if sweep is None else sweep_summary
+    result = which.result(home.runs / record["run"])
     if as_json:
         click.echo(json.dumps(result))
     else:
-        click.echo(summary.text(result, home))
+        click.echo(which.text(result, home))
     sys.exit(summary.exit_code(record))
 
 
@@ -85,16 +102,47 @@ def _config(path: Path | None) -> dict[str, object]:
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("training.yaml"),
-    show_default=True,
-    help="File to write.",
+    help="File to write. Default: training.yaml, or sweep.yaml.",
 )
 @click.option("--image", default="", help="Container image for every component.")
-def compile_(out: Path, image: str) -> None:
-    """Compile the training pipeline to KFP's IR (YAML), for a Kubeflow cluster."""
-    from pipelines.cluster import compile_training
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="JSON file of cluster settings.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change one of them: --set pod.memory=32Gi")
+@click.option("--train-job", metavar="CANDIDATE", help="Write instead the TrainJob that trains CANDIDATE.")
+@click.option("--sweep", is_flag=True, help="Compile instead the search of esmm run --sweep.")
+@click.option("--rounds", type=click.IntRange(min=1), help="Of --sweep.")
+def compile_(
+    out: Path | None,
+    image: str,
+    config: Path | None,
+    sets: tuple[str, ...],
+    train_job: str | None,
+    sweep: bool,
+    rounds: int | None,
+) -> None:
+    """Compile the training pipeline to KFP's IR (YAML), for a Kubeflow cluster.
 
-    compile_training(out, image)
+    What training pods ask for is set here: docs/scale-out.md lists the settings.
+    """
+    from components.search.config import SweepConfig
+    from pipelines.cluster import ClusterConfig, compile_sweep, compile_training, write_train_job
+    from pipelines.recipes import parse_sets
+
+    if sweep and train_job is not None:
+        raise UsageError("--sweep and --train-job are two files: compile one at a time")
+    if rounds is not None and not sweep:
+        raise UsageError("--rounds belongs to a search: add --sweep")
+    out = out or Path("sweep.yaml" if sweep else "training.yaml")
+
+    changes = merge(_config(config), parse_sets(sets))
+    if image:
+        changes["image"] = image
+    cluster = ClusterConfig.parse(changes, where="cluster settings")
+    if sweep:
+        compile_sweep(out, rounds or SweepConfig().rounds, cluster)
+    elif train_job is None:
+        compile_training(out, cluster)
+    else:
+        write_train_job(out, cluster, train_job)
     click.echo(f"wrote {out}")
 
 

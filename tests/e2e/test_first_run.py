@@ -9,7 +9,7 @@ pytestmark = pytest.mark.e2e
 
 KEYS = {
     *("run", "status", "promoted", "reasons", "winner", "version", "candidates", "rows", "report", "decision"),
-    *("seconds", "cached", "data"),
+    *("seconds", "cached", "data", "calibration"),
 }
 
 

@@ -1,5 +1,9 @@
-"""A run that is interrupted leaves a record, no process and no lock; the champion stays and the next run is right."""
+"""A run that is interrupted leaves a record, no process and no lock; the champion stays and the next run is right.
 
+One that is killed outright leaves a checkpoint, from which the next run's training goes on.
+"""
+
+import json
 import os
 import signal
 import subprocess
@@ -48,3 +52,38 @@ def test_interrupted_while_training(esmm, shop):
     assert len(list(esmm.home.glob("runs/*/record.json"))) == 2
     assert esmm.champion() == 1
     assert esmm.run(shop, "--recipe", "smoke")["status"] == "refused"
+
+
+def test_killed_while_training_and_run_again(esmm, shop):
+    changes = (
+        "--recipe",
+        "smoke",
+        "--set",
+        "training.seed=4",
+        "--set",
+        'candidates=["esmm"]',
+        "--set",
+        "training.checkpoint_steps=7",
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines", "--home", str(esmm.home), "run", "--data", str(shop), *changes],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=esmm.cwd,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(esmm.home.glob("checkpoints/*/step-*")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    for pid in processes(str(esmm.home)):
+        os.kill(pid, signal.SIGKILL)
+    assert process.wait(60) == -signal.SIGKILL
+    result = esmm.run(shop, *changes)
+    facts = json.loads((esmm.home / "runs" / result["run"] / "train-esmm.json").read_text())["facts"]
+    assert facts["eligible"]
+    assert facts["resumed_at"] > 0
+    assert facts["resumed_at"] % 7 == 0
+    assert not list(esmm.home.glob("checkpoints/*"))
