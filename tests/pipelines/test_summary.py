@@ -71,6 +71,29 @@ def test_gates_are_named_by_state(tmp_path):
     assert lines == ["gates closed: calibration", "gates open: parity", "gates not applicable: overlap"]
 
 
+def test_the_winners_calibration_has_a_line(tmp_path):
+    calibration = {"kind": "platt", "scale": 0.9, "bias": -0.1, "clicks": 3210, "conversions": 432}
+    evaluation = {
+        "decision": {"promote": True, "winner": "esmm", "champion_version": None, "reasons": [], "gates": []},
+        "candidates": [
+            {"name": "base", "eligible": True, "calibration": {}},
+            {"name": "esmm", "eligible": True, "calibration": calibration},
+        ],
+        "rows": {}, "as_of": "", "dataset": "shop",
+        "ranges": {"kind": "hash", "train": ["0", "1"], "valid": ["0", "1"], "test": ["0", "1"]},
+    }  # fmt: skip
+    (tmp_path / "record.json").write_text(json.dumps(record(winner="esmm", status="promoted")))
+    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
+    result = summary.result(tmp_path)
+    line = (
+        "esmm: pCVR is calibrated by Platt scaling (scale 0.9, bias -0.1), fitted on 3,210 clicked validation "
+        "impressions (432 conversions)"
+    )
+    assert line in summary.text(result, Home(tmp_path)).splitlines()
+    (tmp_path / "record.json").write_text(json.dumps(record()))
+    assert summary.result(tmp_path)["calibration"] is None
+
+
 def test_the_data_has_a_line():
     days = (DayQuality(day="2026-01-06", rows=1000, bad=12),)
     drift = [
