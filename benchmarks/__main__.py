@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from benchmarks import data, features, lookup, materialize, push, train
+from benchmarks import data, debias, features, lookup, materialize, models, push, scale, stream, train
 
 BENCHMARKS: dict[str, Callable[[bool], None]] = {
     "data": data.main,
     "features": features.main,
     "lookup": lookup.main,
     "materialize": materialize.main,
+    "models": models.main,
+    "debias": debias.main,
     "push": push.main,
+    "scale": scale.main,
+    "stream": stream.main,
     "train": train.main,
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from benchmarks.figures import machine
@@ -44,7 +44,7 @@ def metrics_of(found: dict[str, float]) -> dict[str, float]:
     }
 
 
-def compared(found: dict[str, Sequence[Measured]]) -> tuple[dict[Key, Paired], dict[Key, float]]:
+def compared(found: Mapping[str, Sequence[Measured]]) -> tuple[dict[Key, Paired], dict[Key, float]]:
     """Every model less BASE in every shop; and the p values corrected, of all but the primary one."""
     tests: dict[Key, Paired] = {}
     for shop, seeds in found.items():
@@ -57,7 +57,7 @@ def compared(found: dict[str, Sequence[Measured]]) -> tuple[dict[Key, Paired], d
     return tests, dict(zip(rest, holm([tests[key].p for key in rest]), strict=True))
 
 
-def report(found: dict[str, Sequence[Measured]]) -> str:
+def report(found: Mapping[str, Sequence[Measured]]) -> str:
     """Markdown: the primary result, then a table a shop."""
     tests, corrected = compared(found)
     first = tests[PRIMARY]

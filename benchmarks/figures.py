@@ -30,7 +30,9 @@ def show(title: str, figures: Figures, ratios: Ratios, as_json: bool) -> None:
         return
     print(title)
     for name, found in figures.items():
-        print(f"  {name:34} {found['median']:>14,.1f}   ({found['min']:,.1f} to {found['max']:,.1f})")
+        digits = 4 if name.endswith("_auc") else 1
+        middle, low, high = (f"{found[key]:,.{digits}f}" for key in ("median", "min", "max"))
+        print(f"  {name:34} {middle:>14}   ({low} to {high})")
     for name, value in ratios.items():
         print(f"  {name:34} {value:>14.2f}")
 

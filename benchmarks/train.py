@@ -1,108 +1,198 @@
-"""Training throughput: this trainer against the loop one would write by hand.
+"""Training: this trainer against DeepCTR-Torch, torch-rechub, a loop by hand, and the machine's own matrix products.
 
-The peer is the usual one: an `nn.Embedding` a field, one dense Adam over everything, the same towers, the same
-batches, losses on probabilities. Same data, same threads, in turns. Dense Adam pays for every row of every table at
-every step, row-wise Adagrad for the rows of the batch alone, so the gap grows with the tables. Only speed is measured
-here; what one pass learns is in the pipeline's report.
+ESMM throughout: the same impressions (`train_data.py`), dimensions, batches and threads, each contender in a process of
+its own, in turns within one run. What the peers do and what was done for them: `train_peers.py`.
+
+- `*_rows_per_s`: training on rows that lie in memory, each contender by its own loop, batches cut and all. The ratio is
+  our median rate over theirs; ours is with bfloat16 products where the CPU multiplies bfloat16, as on a GPU, else with
+  float32. `ready_*`: the peers' loops with batches cut beforehand.
+- `epoch_*_s`: from files to a network trained for a pass and evaluated, each by its own loop and loader.
+- `time_to_quality_*_s`: DeepCTR-Torch's one pass, and our training until the CTCVR AUC on test is what that pass
+  reached; loading and evaluation left out of both.
+- `share_of_products_*`: rows a second over those of a loop that does nothing but the step's matrix products.
+- With `full`, quality: each contender trained for a pass over worlds of other seeds; AUC on test, and mean and 95%
+  interval of the paired differences between this trainer and whichever peer has the best mean.
+
+    esmm bench train [--json] [--full] [--device cuda]
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import pairwise
-from statistics import median
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from statistics import mean, median
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
 
+from benchmarks import train_data
 from benchmarks.figures import Figures, Ratios, figure, show
 from benchmarks.interleave import rates
-from components.contracts.spec import Feature, FeatureSpec
-from components.training.config import CANDIDATES, TrainingConfig
-from components.training.data import Rows
-from components.training.fit import fit
-from components.training.model import FunnelNetwork, Layout
+from benchmarks.paired import paired
+from benchmarks.train_data import BATCH, DIMENSION, EMBEDDING_ROWS, FIELDS, HIDDEN
+from benchmarks.train_own import flops_a_row
+from benchmarks.train_venv import peers_python
+from benchmarks.train_worker import PEERS, Worker
 
-FIELDS, DIMENSION, HIDDEN = 16, 16, (80, 40)
-BATCH, ROWS, ROUNDS = 1024, 100_000, 5
-TABLES = {"80k": 80_000, "800k": 800_000}
-"""Embedding rows over all fields."""
-
-
-def data(embedding_rows: int) -> tuple[Rows, tuple[int, ...]]:
-    """Random ids with a popularity tail, labels at the simulated shop's rates; and the vocabulary of each field."""
-    generator = torch.Generator().manual_seed(0)
-    size = embedding_rows // FIELDS
-    ids = (torch.rand(ROWS, FIELDS, generator=generator) ** 2 * size).long()
-    click = (torch.rand(ROWS, generator=generator) < 0.12).float()
-    conversion = click * (torch.rand(ROWS, generator=generator) < 0.1).float()
-    nothing = torch.zeros(ROWS, 0)
-    return Rows(ids, nothing, nothing, click, conversion), (size,) * FIELDS
+Device = Literal["cpu", "cuda"]
+SEEDS = 5
+STEPS = {"esmm_fp32": 40, "esmm_bf16": 60, "by_hand": 40, "products_fp32": 60, "products_bf16": 90}
+"""A turn, so that turns take about as long as each other."""
+NAMES = {"by_hand": "handwritten"}
+"""In ratios."""
+TASKS = ("ctr", "cvr", "ctcvr")
 
 
-def ours(rows: Rows, sizes: tuple[int, ...]) -> Callable[[], int]:
-    """One pass of this trainer, with its evaluation at the end on a thousand rows."""
-    features = tuple(
-        Feature(name=f"f{n}", source="context", dtype="int", encoding="id", dimension=DIMENSION) for n in range(FIELDS)
+@dataclass(frozen=True)
+class Plan:
+    """What a run measures: sizes, how often, and with whom."""
+
+    rows: dict[str, int]
+    embedding_rows: dict[str, int]
+    rounds: int = 7
+    passes: int = 2
+    """Epochs, and trainings to a quality."""
+    steps: Mapping[str, int] = field(default_factory=lambda: STEPS)
+    peer_steps: tuple[int, ...] = (10, 4)
+    """A turn of a peer, and of whoever is not in `steps`, by size of the tables."""
+    threads: int = 2
+    seeds: int = SEEDS
+    peers: tuple[str, ...] = PEERS
+
+
+DEFAULT = Plan(train_data.ROWS, EMBEDDING_ROWS)
+
+
+class Bench:
+    """The contenders of one run, on one device."""
+
+    def __init__(self, plan: Plan, device: Device) -> None:
+        self.plan, self.device = plan, device
+        self.ours = ("esmm_fp32", "esmm_bf16") if multiplies_bf16(device) else ("esmm_fp32",)
+        self.fastest = self.ours[-1]
+        self.products = tuple(name.replace("esmm", "products") for name in self.ours)
+        self.python = peers_python() if plan.peers else Path()
+
+    @contextmanager
+    def at_work(self, names: tuple[str, ...], size: str, seed: int = 0) -> Iterator[dict[str, Worker]]:
+        """A process each, over a world of so many embedding rows."""
+        with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+            folder, count = Path(scratch) / "data", self.plan.embedding_rows[size]
+            train_data.write(folder, count, seed, self.plan.rows)
+            made = {}
+            for name in names:
+                python = self.python if name in PEERS else Path(sys.executable)
+                worker = Worker(name, python, folder, train_data.sizes_of(count), self.device, self.plan.threads)
+                made[name] = stack.enter_context(worker)
+            yield made
+
+    def speed(self) -> tuple[Figures, Ratios]:
+        """Rows a second of training steps, with tables of each size."""
+        figures: Figures = {}
+        ratios: Ratios = {}
+        for size, peer_steps in zip(self.plan.embedding_rows, self.plan.peer_steps, strict=True):
+            with self.at_work((*self.ours, "by_hand", *self.products, *self.plan.peers), size) as workers:
+                turns: dict[str, Callable[[], int]] = {
+                    name: partial(worker, "steps", self.plan.steps.get(name, peer_steps))
+                    for name, worker in workers.items()
+                }
+                turns |= {
+                    f"ready_{name}": partial(workers[name], "ready_steps", peer_steps) for name in self.plan.peers
+                }
+                found = rates(turns, self.plan.rounds)
+            figures |= {f"{size}_{name}_rows_per_s": figure(values) for name, values in found.items()}
+            middle = {name: median(values) for name, values in found.items()}
+            fastest = middle[self.fastest]
+            for rival in ("by_hand", *self.plan.peers, *(f"ready_{name}" for name in self.plan.peers)):
+                ratios[f"train_vs_{NAMES.get(rival, rival)}_{size}"] = fastest / middle[rival]
+            ratios[f"train_fp32_vs_handwritten_{size}"] = middle["esmm_fp32"] / middle["by_hand"]
+            for name, bare in zip(self.ours, self.products, strict=True):
+                gflops = [value * flops_a_row(FIELDS) / 1e9 for value in found[bare]]
+                figures[f"{size}_{bare}_gflop_per_s"] = figure(gflops)
+                ratios[f"share_of_{bare}_{size}"] = middle[name] / middle[bare]
+        return figures, ratios
+
+    def passes(self) -> tuple[Figures, Ratios]:
+        """Wall time of an epoch with loading and evaluation, and time to DeepCTR-Torch's quality."""
+        size = next(iter(self.plan.embedding_rows))
+        epochs: dict[str, list[float]] = {}
+        times: dict[str, list[float]] = {}
+        aucs = []
+        with self.at_work((self.fastest, "deepctr"), size) as workers:
+            for seed in range(self.plan.passes):
+                for name, worker in workers.items():
+                    epochs.setdefault(name, []).append(worker("epoch"))
+                times.setdefault("deepctr", []).append(workers["deepctr"]("learn", seed))
+                aucs.append(workers["deepctr"]("aucs")["ctcvr"])
+                times.setdefault(self.fastest, []).append(workers[self.fastest]("learn_until", seed, aucs[-1]))
+        figures = {f"epoch_{name}_{size}_s": figure(values) for name, values in epochs.items()}
+        figures |= {f"time_to_quality_{name}_{size}_s": figure(values) for name, values in times.items()}
+        figures["deepctr_one_epoch_ctcvr_auc"] = figure(aucs)
+        pairs = {"epoch": epochs, "time_to_quality": times}
+        ratios = {
+            f"{label}_vs_deepctr_{size}": median(found["deepctr"]) / median(found[self.fastest])
+            for label, found in pairs.items()
+        }
+        return figures, ratios
+
+    def quality(self) -> Figures:
+        """AUC on test after a pass, in `seeds` worlds, and this trainer's differences to the best peer."""
+        size = next(iter(self.plan.embedding_rows))
+        found: dict[str, list[dict[str, float]]] = {}
+        for seed in range(self.plan.seeds):
+            with self.at_work((*self.ours, *self.plan.peers), size, seed) as workers:
+                for name, worker in workers.items():
+                    worker("learn", seed)
+                    found.setdefault(name, []).append(worker("aucs"))
+        figures: Figures = {}
+        for task in TASKS:
+            values = {name: [auc[task] for auc in aucs] for name, aucs in found.items()}
+            figures |= {f"{name}_{task}_auc": figure(each) for name, each in values.items()}
+            best = max(self.plan.peers, key=lambda name: mean(values[name]), default=None)
+            if best is None:
+                continue
+            for name in self.ours:
+                difference = paired(values[name], values[best])
+                figures[f"{name}_less_{best}_{task}_auc"] = {
+                    "median": difference.mean, "min": difference.low, "max": difference.high, "runs": difference.n,
+                }  # fmt: skip
+        return figures
+
+
+def multiplies_bf16(device: Device) -> bool:
+    """Whether the device has instructions for bfloat16; without them such products are slower than float32's."""
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def train_figures(plan: Plan = DEFAULT, device: Device = "cpu", full: bool = False) -> tuple[Figures, Ratios]:
+    """All figures and ratios of a run; with `full` quality over the plan's seeds, too.
+
+    Raises:
+        SystemExit: no such device, the peers cannot be installed, or a contender fails.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("--device cuda, and this machine has no usable GPU")
+    bench = Bench(plan, device)
+    figures, ratios = bench.speed()
+    if "deepctr" in plan.peers:
+        more, further = bench.passes()
+        figures, ratios = figures | more, ratios | further
+    if full:
+        figures |= bench.quality()
+    return figures, ratios
+
+
+def main(as_json: bool, full: bool = False, device: Device = "cpu") -> None:
+    """Prints the figures."""
+    title = (
+        f"training ESMM on {device}, {FIELDS} fields x {DIMENSION}, hidden {HIDDEN[0]}-{HIDDEN[1]}, batch {BATCH}, "
+        f"{DEFAULT.rows['train']:,} impressions, {DEFAULT.threads} threads, {DEFAULT.rounds} rounds"
     )
-    layout = Layout.of(FeatureSpec(features=features), sizes, (1,) * FIELDS)
-    config = TrainingConfig(batch_size=BATCH, min_steps=1, hidden=HIDDEN, evaluations=1)
-
-    def work() -> int:
-        network = FunnelNetwork(layout, HIDDEN, share_embeddings=True)
-        fit(network, rows, rows.take(slice(0, 1000)), config, CANDIDATES["esmm"], "esmm")
-        return len(rows)
-
-    return work
-
-
-class Plain(nn.Module):
-    """ESMM as tutorials write it."""
-
-    def __init__(self, sizes: tuple[int, ...]) -> None:
-        super().__init__()
-        self.tables = nn.ModuleList(nn.Embedding(size, DIMENSION) for size in sizes)
-        self.towers = nn.ModuleList(self._tower() for _ in range(2))
-
-    @staticmethod
-    def _tower() -> nn.Sequential:
-        widths = (FIELDS * DIMENSION, *HIDDEN)
-        layers = [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())]
-        return nn.Sequential(*layers, nn.Linear(widths[-1], 1))
-
-    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        x = torch.cat([table(ids[:, n]) for n, table in enumerate(self.tables)], dim=1)
-        pctr, pcvr = (torch.sigmoid(tower(x)).squeeze(1) for tower in self.towers)
-        return pctr, pctr * pcvr
-
-
-def plain(rows: Rows, sizes: tuple[int, ...]) -> Callable[[], int]:
-    """One pass of the loop by hand."""
-
-    def work() -> int:
-        network = Plain(sizes)
-        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-        loss_of = nn.BCELoss()
-        for part in torch.split(torch.randperm(len(rows)), BATCH):
-            batch = rows.take(part)
-            pctr, pctcvr = network(batch.ids)
-            loss = loss_of(pctr, batch.click) + loss_of(pctcvr, batch.conversion)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-        return len(rows)
-
-    return work
-
-
-def main(as_json: bool) -> None:
-    torch.set_num_threads(1)
-    figures: Figures = {}
-    ratios: Ratios = {}
-    for label, count in TABLES.items():
-        rows, sizes = data(count)
-        found = rates({"esmm": ours(rows, sizes), "plain_loop": plain(rows, sizes)}, ROUNDS)
-        figures |= {f"{name}_{label}_rows_per_s": figure(values) for name, values in found.items()}
-        ratios[f"train_vs_plain_{label}"] = median(found["esmm"]) / median(found["plain_loop"])
-    title = f"training, {FIELDS} fields x {DIMENSION}, batch {BATCH}, 1 thread, {ROUNDS} rounds"
-    show(title, figures, ratios, as_json)
+    show(title, *train_figures(device=device, full=full), as_json)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Literal
+
 import click
 
 JSON = click.option("--json", "as_json", is_flag=True, help="One object: figures, ratios, machine.")
@@ -36,11 +39,37 @@ def features(as_json: bool, full: bool) -> None:
 
 @bench.command()
 @JSON
-def train(as_json: bool) -> None:
-    """Training against the loop one would write by hand."""
+@click.option("--full", is_flag=True, help="Quality, too: AUC over 5 seeds, with paired differences to the best peer.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+def train(as_json: bool, full: bool, device: Literal["cpu", "cuda"]) -> None:
+    """Training against DeepCTR-Torch, torch-rechub, a loop by hand and bare matrix products."""
     from benchmarks.train import main
 
-    main(as_json)
+    main(as_json, full, device)
+
+
+@bench.command()
+@JSON
+@click.option(
+    "--seeds", default=5, show_default=True, type=click.IntRange(min=1), help="Shops, or trainings of --data."
+)
+@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="A dataset, like Ali-CCP.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw it, too (PNG).")
+def models(as_json: bool, seeds: int, data: Path | None, plot: Path | None) -> None:
+    """Every loss of the family: the table of the ESMM paper, on simulated shops or on a dataset."""
+    from benchmarks.models import main
+
+    main(as_json, data, seeds, plot)
+
+
+@bench.command()
+@JSON
+@click.option("--seeds", default=10, show_default=True, type=click.IntRange(min=2), help="Shops of each kind.")
+def debias(as_json: bool, seeds: int) -> None:
+    """The study of docs/debiasing-study.md: do debiased losses come closer to the truth?"""
+    from benchmarks.debias import main
+
+    main(as_json, seeds)
 
 
 @bench.command()
@@ -66,6 +95,24 @@ def lookup(as_json: bool) -> None:
 def push(as_json: bool) -> None:
     """From an event line in to its count readable online, on SQLite and on Redis."""
     from benchmarks.push import main
+
+    main(as_json)
+
+
+@bench.command()
+@JSON
+def scale(as_json: bool) -> None:
+    """A training step of one and of two processes, and what of it they spend exchanging."""
+    from benchmarks.scale import main
+
+    main(as_json)
+
+
+@bench.command()
+@JSON
+def stream(as_json: bool) -> None:
+    """Training from disk: ten times the rows in ten times the time and no more memory."""
+    from benchmarks.stream import main
 
     main(as_json)
 
