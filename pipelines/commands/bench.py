@@ -40,7 +40,9 @@ def features(as_json: bool, full: bool) -> None:
 @bench.command()
 @JSON
 @click.option("--full", is_flag=True, help="Quality, too: AUC over 5 seeds, with paired differences to the best peer.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="What every trainer runs on."
+)
 def train(as_json: bool, full: bool, device: Literal["cpu", "cuda"]) -> None:
     """Training against DeepCTR-Torch, torch-rechub, a loop by hand and bare matrix products."""
     from benchmarks.train import main
