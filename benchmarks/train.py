@@ -37,7 +37,7 @@ from benchmarks.paired import paired
 from benchmarks.train_data import BATCH, DIMENSION, EMBEDDING_ROWS, FIELDS, HIDDEN
 from benchmarks.train_own import flops_a_row
 from benchmarks.train_venv import peers_python
-from benchmarks.train_worker import PEERS, Worker
+from benchmarks.train_worker import PEERS, Worker, is_peer
 
 Device = Literal["cpu", "cuda"]
 SEEDS = 5
@@ -86,7 +86,7 @@ class Bench:
             train_data.write(folder, count, seed, self.plan.rows)
             made = {}
             for name in names:
-                python = self.python if name in PEERS else Path(sys.executable)
+                python = self.python if is_peer(name) else Path(sys.executable)
                 worker = Worker(name, python, folder, train_data.sizes_of(count), self.device, self.plan.threads)
                 made[name] = stack.enter_context(worker)
             yield made
@@ -96,7 +96,8 @@ class Bench:
         figures: Figures = {}
         ratios: Ratios = {}
         for size, peer_steps in zip(self.plan.embedding_rows, self.plan.peer_steps, strict=True):
-            with self.at_work((*self.ours, "by_hand", *self.products, *self.plan.peers), size) as workers:
+            peers = (*self.plan.peers, "default_deepctr") if "deepctr" in self.plan.peers else self.plan.peers
+            with self.at_work((*self.ours, "by_hand", *self.products, *peers), size) as workers:
                 turns: dict[str, Callable[[], int]] = {
                     name: partial(worker, "steps", self.plan.steps.get(name, peer_steps))
                     for name, worker in workers.items()
@@ -108,7 +109,7 @@ class Bench:
             figures |= {f"{size}_{name}_rows_per_s": figure(values) for name, values in found.items()}
             middle = {name: median(values) for name, values in found.items()}
             fastest = middle[self.fastest]
-            for rival in ("by_hand", *self.plan.peers, *(f"ready_{name}" for name in self.plan.peers)):
+            for rival in ("by_hand", *peers, *(f"ready_{name}" for name in self.plan.peers)):
                 ratios[f"train_vs_{NAMES.get(rival, rival)}_{size}"] = fastest / middle[rival]
             ratios[f"train_fp32_vs_handwritten_{size}"] = middle["esmm_fp32"] / middle["by_hand"]
             for name, bare in zip(self.ours, self.products, strict=True):

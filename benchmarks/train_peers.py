@@ -1,8 +1,8 @@
 """The peers of `esmm bench train`, each through its own training loop. Runs in the peers' venv (`train_venv.py`).
 
 DeepCTR-Torch 0.3.0: `ESMM.fit`. torch-rechub 0.9.0: `MTLTrainer.train_one_epoch`, with a loader like `DataGenerator`'s.
-Both with Adam, and with their penalties off (`l2_reg_embedding`, `weight_decay`), which would read
-all tables each step, though both are on by default. What costs, and is theirs:
+Both with Adam, and with their penalties off (`l2_reg_embedding`, `weight_decay`), which would read all tables each
+step, though both are on by default; `default_deepctr` leaves its own on. What costs, and is theirs:
 
 - dense Adam over every row of every table;
 - a `DataLoader` that takes its rows one at a time, in Python. `ready_steps` gives the same loops ready-made batches;
@@ -43,14 +43,15 @@ class Batches:
 
 
 class DeepCtr:
-    """DeepCTR-Torch's ESMM."""
+    """DeepCTR-Torch's ESMM; with `penalties` "default" as it comes, else without."""
 
-    def __init__(self, folder: Path, sizes: tuple[int, ...], device: str) -> None:
+    def __init__(self, folder: Path, sizes: tuple[int, ...], device: str, penalties: str = "none") -> None:
         # It would ask PyPI whether there is a newer one, in a thread.
         with mock.patch("threading.Thread.start"):
             from deepctr_torch.inputs import SparseFeat
             from deepctr_torch.models import ESMM, basemodel
         self.model_type, self.basemodel = ESMM, basemodel
+        self.options = {} if penalties == "default" else {"l2_reg_embedding": 0}
         self.columns = [SparseFeat(f"f{n}", size, embedding_dim=DIMENSION) for n, size in enumerate(sizes)]
         self.folder, self.device = folder, "cuda:0" if device == "cuda" else device
         train, self.truth = read(folder, "train"), read(folder, "test")
@@ -60,7 +61,7 @@ class DeepCtr:
 
     def fresh(self, seed: int) -> None:
         self.model = self.model_type(
-            self.columns, tower_dnn_hidden_units=HIDDEN, l2_reg_embedding=0, seed=1024 + seed, device=self.device
+            self.columns, tower_dnn_hidden_units=HIDDEN, seed=1024 + seed, device=self.device, **self.options
         )
         adam = torch.optim.Adam(self.model.parameters(), lr=LEARNING_RATES["deepctr"])
         self.model.compile(adam, loss=["binary_crossentropy", "binary_crossentropy"], metrics=["auc"])

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import torch
@@ -50,7 +49,8 @@ def _home() -> Path:
 
 
 def _site() -> list[str]:
-    return sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+    # Of sys.path, since an environment may itself see another one's packages.
+    return [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
 
 
 def _run(command: list[str], failure: str) -> None:

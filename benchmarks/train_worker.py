@@ -26,10 +26,16 @@ CONTENDERS: dict[str, tuple[str, str, dict[str, str]]] = {
     "products_fp32": ("benchmarks.train_own", "Products", {"precision": "fp32"}),
     "products_bf16": ("benchmarks.train_own", "Products", {"precision": "bf16"}),
     "deepctr": ("benchmarks.train_peers", "DeepCtr", {}),
+    "default_deepctr": ("benchmarks.train_peers", "DeepCtr", {"penalties": "default"}),
     "rechub": ("benchmarks.train_peers", "Rechub", {}),
 }
 """Module, class and what it is made with beside folder, sizes and device."""
 PEERS = ("deepctr", "rechub")
+
+
+def is_peer(name: str) -> bool:
+    """Whether it runs in the peers' environment."""
+    return CONTENDERS[name][0] == "benchmarks.train_peers"
 
 
 class Worker:
@@ -39,9 +45,9 @@ class Worker:
         self, name: str, python: Path, folder: Path, sizes: tuple[int, ...], device: str, threads: int
     ) -> None:
         self.name = name
-        # Threads that have nothing to do sleep: spinning ones would take a core from whoever's turn it is.
+        # How threads wait is left as it is by default: they spin for about a millisecond, which a step with many small
+        # operations lives on, and sleep long before the next contender's turn has begun to count.
         environment = os.environ | {
-            "OMP_WAIT_POLICY": "PASSIVE",
             "OMP_NUM_THREADS": str(threads),
             "PYTHONPATH": str(Path(benchmarks.__file__).parent.parent),
         }

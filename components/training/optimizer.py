@@ -10,6 +10,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from components.training.tables import on_huge_pages
+
 
 class RowwiseAdagrad:
     """Adagrad with one accumulator a row, from the rows that a batch read and the gradients of what it read there.
@@ -30,7 +32,7 @@ class RowwiseAdagrad:
     def __init__(self, tables: Iterable[nn.Parameter], lr: float, accumulator: float = 0.0, eps: float = 1e-10) -> None:
         self.tables = list(tables)
         self.lr, self.eps = lr, eps
-        self.totals = [torch.full((table.shape[0],), accumulator, device=table.device) for table in self.tables]
+        self.totals = [on_huge_pages(len(table)).fill_(accumulator).to(table) for table in self.tables]
         """G of each table's rows."""
 
     @torch.no_grad()

@@ -13,6 +13,7 @@ from components.training.data import Rows
 from components.training.model import FunnelNetwork, Outputs
 from components.training.objective import Objective
 from components.training.optimizer import RowwiseAdagrad, dense_optimizer
+from components.training.tables import read_rows
 
 
 @dataclass
@@ -67,10 +68,8 @@ class Step:
     def read(self, batch: Rows) -> tuple[list[Tensor], list[Tensor]]:
         """Of each table the rows that a batch reads, [B, K], and what stands there, [B, K, d]: where gradients end."""
         rows = [found for tables in self.embedded for found in tables.rows(batch.ids)]
-        read = [
-            table.detach().index_select(0, found.flatten()).view(*found.shape, table.shape[1]).requires_grad_()
-            for table, found in zip(self.tables.tables, rows, strict=True)
-        ]
+        tables = zip(self.tables.tables, rows, strict=True)
+        read = [read_rows(table, found).requires_grad_() for table, found in tables]
         return rows, read
 
     def loss(self, read: Sequence[Tensor], batch: Rows, draw: Tensor | None) -> Tensor:
