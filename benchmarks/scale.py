@@ -1,4 +1,5 @@
-"""What several processes cost: a training step of one and of two, and the part of it that they spend exchanging.
+"""What several processes cost: a training step of one, of two, and of two with sharded tables, and the part of it that
+they spend exchanging.
 
 One process has two threads, two have one each. So on two cores there is no speed-up to be seen, and over loopback no
 network; what is shown is how much goes from one process to the other in a step, and how long that takes.
@@ -21,15 +22,16 @@ from components.contracts.errors import ServiceError
 from components.contracts.files import read_json
 
 STEPS, ROUNDS = 30, 3
-PROCESSES = (1, 2)
+RUNS = {"1": (1, "whole"), "2": (2, "whole"), "2_sharded": (2, "sharded")}
+"""Processes, and how tables lie in them."""
 
 
-def measured(processes: int, out: Path) -> dict[str, Any]:
+def measured(processes: int, tables: str, out: Path) -> dict[str, Any]:
     """Raises ServiceError if torchrun fails, with what it said last."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
     done = subprocess.run(
-        [*command, "-m", "benchmarks.scale_worker", str(out), str(STEPS)],
+        [*command, "-m", "benchmarks.scale_worker", str(out), str(STEPS), tables],
         env=environment,
         capture_output=True,
         text=True,
@@ -41,19 +43,24 @@ def measured(processes: int, out: Path) -> dict[str, Any]:
 
 
 def main(as_json: bool) -> None:
-    runs: dict[int, list[dict[str, Any]]] = {count: [] for count in PROCESSES}
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in RUNS}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(ROUNDS):
-            for count in PROCESSES:
-                runs[count].append(measured(count, Path(folder) / "found.json"))
-    figures: Figures = {f"step_{n}_ms": figure([1e3 * run["step_seconds"] for run in runs[n]]) for n in PROCESSES}
-    for kind in KINDS:
-        of_kind = [run["exchanges"][kind] for run in runs[2]]
-        figures[f"{kind}_2_ms"] = figure([1e3 * found["seconds"] for found in of_kind])
-        figures[f"{kind}_2_kb_received"] = figure([found["received"] / 1e3 for found in of_kind])
-    shares = [sum(found["seconds"] for found in run["exchanges"].values()) / run["step_seconds"] for run in runs[2]]
-    one, two = (median(run["step_seconds"] for run in runs[count]) for count in PROCESSES)
-    ratios: Ratios = {"scale_2_vs_1": one / two, "scale_exchange_share_2": median(shares)}
+            for name, (count, tables) in RUNS.items():
+                runs[name].append(measured(count, tables, Path(folder) / "found.json"))
+    figures: Figures = {}
+    ratios: Ratios = {}
+    seconds = {name: median(run["step_seconds"] for run in found) for name, found in runs.items()}
+    for name, found in runs.items():
+        figures[f"step_{name}_ms"] = figure([1e3 * run["step_seconds"] for run in found])
+    for name in list(RUNS)[1:]:
+        for kind in KINDS:
+            of_kind = [run["exchanges"][kind] for run in runs[name]]
+            if any(found["received"] for found in of_kind):
+                figures[f"{kind}_{name}_ms"] = figure([1e3 * found["seconds"] for found in of_kind])
+                figures[f"{kind}_{name}_kb_received"] = figure([found["received"] / 1e3 for found in of_kind])
+        shares = [sum(e["seconds"] for e in run["exchanges"].values()) / run["step_seconds"] for run in runs[name]]
+        ratios |= {f"scale_{name}_vs_1": seconds["1"] / seconds[name], f"scale_exchange_share_{name}": median(shares)}
     title = (
         f"esmm on 1 and 2 processes, {THREADS} threads in all, gloo over loopback: batch {BATCH}, {FIELDS} fields x "
         f"{DIMENSION}, {EMBEDDING_ROWS['380k']:,} embedding rows; mean of {STEPS} steps, {ROUNDS} rounds"

@@ -1,6 +1,6 @@
 """One process of `esmm bench scale`, started by torchrun: training steps with what the processes exchange timed.
 
-torchrun --nproc-per-node 2 -m benchmarks.scale_worker OUT STEPS
+torchrun --nproc-per-node 2 -m benchmarks.scale_worker OUT STEPS TABLES
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from components.contracts.files import write_json
 from components.contracts.spec import Feature, FeatureSpec
 from components.training.config import CANDIDATES, TrainingConfig
 from components.training.data import Rows
-from components.training.distributed import Group, group, step_of
+from components.training.distributed import is_sharded, step_of
 from components.training.model import FunnelNetwork
+from components.training.processes import Group, group
+from components.training.sharding import shard
 from components.training.tables import Layout
 
 BATCHES, WARM_UP, THREADS = 8, 5, 2
 """Threads are of all processes together, so that one process and two have the same cores to themselves."""
-KINDS = ("logits", "dense", "tables")
+KINDS = ("logits", "dense", "tables", "reads")
 
 
 class Measured(Group):
@@ -59,6 +61,10 @@ class Measured(Group):
         with self._timed(2 * (self.size - 1) / self.size * flat.numel() * flat.element_size()):
             super().add_up(flat)
 
+    def reduce_scatter(self, mine: Tensor, parts: Tensor) -> None:
+        with self._kind("reads"), self._timed((self.size - 1) * mine.numel() * mine.element_size()):
+            super().reduce_scatter(mine, parts)
+
     @contextmanager
     def _kind(self, kind: str) -> Iterator[None]:
         Measured.kind = kind
@@ -82,14 +88,17 @@ def network() -> FunnelNetwork:
     return FunnelNetwork(layout, HIDDEN, CANDIDATES["esmm"])
 
 
-def main(out: Path, steps: int) -> None:
+def main(out: Path, steps: int, tables: str) -> None:
     rows = rows_of(draw(sizes_of(EMBEDDING_ROWS["380k"]), BATCH * BATCHES, 0, 0), torch.device("cpu"))
     batches: Iterator[Rows] = cycle([rows.take(slice(n * BATCH, (n + 1) * BATCH)) for n in range(BATCHES)])
-    config = TrainingConfig.parse({"batch_size": BATCH, "hidden": HIDDEN, "precision": "fp32"})
+    config = TrainingConfig.parse({"batch_size": BATCH, "hidden": HIDDEN, "precision": "fp32", "tables": tables})
     with group("cpu") as found:
         processes = Measured(found.rank, found.size)
         torch.set_num_threads(max(1, THREADS // found.size))
-        step = step_of(network(), CANDIDATES["esmm"], config, processes)
+        trained = network()
+        if is_sharded(config, processes):
+            shard(trained, processes)
+        step = step_of(trained, CANDIDATES["esmm"], config, processes)
         for batch in islice(batches, WARM_UP):
             step(batch)
         Measured.seconds.clear()
@@ -107,4 +116,4 @@ def main(out: Path, steps: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

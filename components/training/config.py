@@ -71,8 +71,8 @@ CANDIDATES = {
 """The rows of table 2 of Ma et al., SIGIR 2018, in its order, then what came after. BASE to ESMM-NS share nothing."""
 
 
-INDIFFERENT = ("candidates", "data", "data_bytes", "device", "checkpoint_seconds", "checkpoint_steps")
-"""Of a training: where its rows lie, how often it is saved, which other candidates there are."""
+INDIFFERENT = ("candidates", "data", "data_bytes", "device", "tables", "checkpoint_seconds", "checkpoint_steps")
+"""Of a training: where its rows and tables lie, how often it is saved, which other candidates there are."""
 
 
 class TrainingConfig(Config):
@@ -118,6 +118,9 @@ class TrainingConfig(Config):
     The weights are the same."""
     data_bytes: int | None = Field(None, ge=0)
     """Up to so many bytes "auto" holds resident; None: half of a GPU's free memory, a quarter of the machine's."""
+    tables: Literal["whole", "sharded"] = "whole"
+    """Of several processes (docs/scale-out.md): each holds all embedding tables, or a share of the rows of each, for
+    tables larger than one device. The weights are the same."""
     shuffle_block: int = Field(1024, gt=0)
     """Consecutive rows that stay together in the order of blocks."""
     shuffle_window: int = Field(524_288, gt=0)

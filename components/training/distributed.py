@@ -1,9 +1,10 @@
 """Several processes, one a GPU, that train one network as a single process would: data parallelism under torchrun.
 
-Every process holds the whole network. Of each batch it passes its share of the rows through the network; then it
-gathers the logits of all rows, so that every process computes *the* loss of *the* batch, whatever that is a mean over,
-and differentiates it with respect to its own logits. The sum of the processes' gradients is therefore the gradient of
-the batch, for any loss. Dense gradients are summed, those of the tables gathered by row; each process applies them all.
+Every process holds the whole network, or all of it but a share of the tables (`ShardedStep`). Of each batch it passes
+its share of the rows through the network; then it gathers the logits of all rows, so that every process computes *the*
+loss of *the* batch, whatever that is a mean over, and differentiates it with respect to its own logits. The sum of the
+processes' gradients is therefore the gradient of the batch, for any loss. Dense gradients are summed, those of the
+tables gathered by row; each process applies them all.
 
 What is left between this and one process is rounding: matrix products of other shapes, sums of a few terms in another
 order (docs/scale-out.md).
@@ -11,127 +12,23 @@ order (docs/scale-out.md).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
-from itertools import pairwise
+from itertools import islice
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import PrefixStore
-from torch.distributed.rendezvous import rendezvous
 from torch.nn.functional import pad
 
-from components.contracts.errors import UsageError
 from components.training.checkpoint import Saved
 from components.training.config import CandidateConfig, TrainingConfig
-from components.training.data import Rows
+from components.training.data import Rows, Split
 from components.training.divergence import Watch
 from components.training.model import FunnelNetwork, Outputs
+from components.training.processes import ALONE, Group
+from components.training.sharding import Shards, place
 from components.training.step import Gradients, Step
-
-PATIENCE = timedelta(minutes=10)
-"""How long a process waits for the others before it gives up."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """The processes of a training: `size` of them, of which this is number `rank`."""
-
-    rank: int = 0
-    size: int = 1
-
-    @property
-    def is_first(self) -> bool:
-        """The one that writes."""
-        return self.rank == 0
-
-    def shares(self, rows: int) -> list[slice]:
-        """Of a batch of so many rows, each process's: consecutive, in order, and of equal size but for one row."""
-        cuts = [rows * n // self.size for n in range(self.size + 1)]
-        return [slice(start, stop) for start, stop in pairwise(cuts)]
-
-    def gather(self, part: Tensor, sizes: Sequence[int]) -> Tensor:
-        """One behind the other, the parts [n, ...] of all processes, of `sizes` rows; own gradients flow back."""
-        gathered = self.gather_padded(part.detach(), max(sizes)).chunk(self.size)
-        parts = [whole[:size] for whole, size in zip(gathered, sizes, strict=True)]
-        parts[self.rank] = part
-        return torch.cat(parts)
-
-    def gather_padded(self, part: Tensor, longest: int) -> Tensor:
-        """The parts of all processes, each filled up with zeros to `longest` rows: [size * longest, ...]."""
-        everything = part.new_empty((self.size * longest, *part.shape[1:]))
-        self.exchange(everything, pad(part, [0, 0] * (part.dim() - 1) + [0, longest - len(part)]))
-        return everything
-
-    def sum_(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Of each tensor, all of one type, the sum over the processes, in one exchange: the same bits in each."""
-        if self.size == 1:
-            return list(tensors)
-        flat = torch.cat([tensor.flatten() for tensor in tensors])
-        self.add_up(flat)
-        sizes = [tensor.numel() for tensor in tensors]
-        return [part.view_as(like) for part, like in zip(torch.split(flat, sizes), tensors, strict=True)]
-
-    def exchange(self, everything: Tensor, part: Tensor) -> None:
-        """Fills `everything` with the `part` of each process, all of one shape, one behind the other."""
-        dist.all_gather_single(everything, part.contiguous())
-
-    def add_up(self, flat: Tensor) -> None:
-        """Replaces `flat` by its sum over the processes."""
-        dist.all_reduce(flat)
-
-    def follow(self, tensors: Sequence[Tensor]) -> None:
-        """Overwrites the tensors with those of the first process."""
-        if self.size > 1:
-            for tensor in tensors:
-                dist.broadcast(tensor, src=0)
-
-    def told(self, value: Any) -> Any:
-        """What the first process was given here: plain values, tensors on the CPU."""
-        if self.size == 1:
-            return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
-
-
-ALONE = Group()
-
-
-@contextmanager
-def group(device: str) -> Iterator[Group]:
-    """The processes that torchrun started this one with; alone where it did not. `device`: "cuda" or "cpu".
-
-    Raises:
-        UsageError: more processes on this machine than GPUs.
-    """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
-        yield ALONE
-        return
-    local, here = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    chosen: dict[str, Any] = {"backend": "gloo"}
-    if device == "cuda":
-        if here > torch.cuda.device_count():
-            raise UsageError(
-                f"{here} processes on a machine with {torch.cuda.device_count()} GPUs: each process needs one of its "
-                "own, so start as many processes as there are GPUs, or set training.device to 'cpu'"
-            )
-        torch.cuda.set_device(local)
-        chosen = {"backend": "nccl", "device_id": torch.device("cuda", local)}
-    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
-    # torchrun keeps one store over all its restarts: without a prefix, processes would find the addresses of dead ones.
-    attempt = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    dist.init_process_group(store=attempt, rank=rank, world_size=size, timeout=PATIENCE, **chosen)
-    try:
-        yield Group(rank, size)
-    finally:
-        dist.destroy_process_group()
+from components.training.tables import read_rows
 
 
 class SharedStep(Step):
@@ -149,24 +46,122 @@ class SharedStep(Step):
         processes = self.processes
         shares = processes.shares(len(batch))
         sizes = [share.stop - share.start for share in shares]
-        mine = batch.take(shares[processes.rank])
-        rows, read = self.read(mine)
+        mine, rows, read = self.read_share(batch, shares)
+        for found in read:
+            found.requires_grad_()
         said = self._outputs(read, mine)
         part = torch.stack([logit for logit in (said.ctr, said.cvr, said.auxiliary) if logit is not None], 1)
         outputs = Outputs(*processes.gather(part, sizes).unbind(1))
         loss = self.objective(outputs, batch, self.draw(len(batch), batch.device))
         own = self.differentiated(loss, rows, read)
-        return loss.detach(), self._exchanged(own, [found.shape[1] for found in rows], max(sizes))
+        return loss.detach(), self.exchanged(own, [found.shape[1] for found in rows], max(sizes))
 
-    def _exchanged(self, own: Gradients, columns: Sequence[int], longest: int) -> Gradients:
-        """Padding is row 0 with a gradient of zero, which changes nothing: so shapes follow from the size of the batch,
-        and no process has to be told by another how much is coming."""
+    def read_share(self, batch: Rows, shares: Sequence[slice]) -> tuple[Rows, list[Tensor], list[Tensor]]:
+        """This process's rows of a batch; as `read`, the rows of each table that they name, and what stands there."""
+        mine = batch.take(shares[self.processes.rank])
+        return mine, *self.read(mine)
+
+    def exchanged(self, own: Gradients, columns: Sequence[int], longest: int) -> Gradients:
+        """The gradients of the batch from those of every process.
+
+        Padding is row 0 with a gradient of zero, which changes nothing: so shapes follow from the size of the batch,
+        and no process has to be told by another how much is coming.
+        """
         lengths = [longest * count for count in columns]
         return Gradients(
             self.processes.sum_(own.dense),
             [self.processes.gather_padded(part, n) for part, n in zip(own.rows, lengths, strict=True)],
             [self.processes.gather_padded(part, n) for part, n in zip(own.read, lengths, strict=True)],
         )
+
+    def scored(self, split: Split) -> Iterator[tuple[Tensor, Tensor, Rows]]:
+        """Each process takes its turn of the chunks."""
+        for part in islice(split.chunks(), self.processes.rank, None, self.processes.size):
+            yield (*self.network(*part.inputs), part)
+
+    def start_alike(self) -> None:
+        """Gives every process the first one's weights."""
+        self.processes.follow([parameter.detach() for parameter in self.network.parameters()])
+
+    def dealt(self, name: str, saved: Tensor | None, like: Tensor) -> Tensor:
+        """In every process what the first one saved under a name. `like`: of its shape and type, on the device."""
+        del name
+        found = torch.empty_like(like)
+        if saved is not None:
+            found.copy_(saved)
+        self.processes.follow([found])
+        return found
+
+    def stay_alike(self) -> None:
+        """Gives every process the tables of the first one, where they can differ: a GPU adds up the gradients of equal
+        rows in any order, so that copies of a table drift apart by rounding."""
+        if next(self.network.parameters()).is_cuda:
+            self.processes.follow([*(table.detach() for table in self.tables.tables), *self.tables.totals])
+
+
+class ShardedStep(SharedStep):
+    """A step of processes that each hold a share of every table (`sharding.py`).
+
+    Every process knows the whole batch, and so what the others read. It hands on what it holds of that, with zeros for
+    what it does not, and each adds up what is meant for it: a sum with one term. Gradients come back as they do where
+    every process holds all tables, and each applies those of its own rows. So no shape depends on the values of ids,
+    which the host would have to wait for, at the price of more traffic than an exchange of exactly the rows needed.
+    """
+
+    def __init__(
+        self, network: FunnelNetwork, candidate: CandidateConfig, config: TrainingConfig, processes: Group
+    ) -> None:
+        super().__init__(network, candidate, config, processes)
+        self.shards = Shards(network, processes)
+
+    def read_share(self, batch: Rows, shares: Sequence[slice]) -> tuple[Rows, list[Tensor], list[Tensor]]:
+        mine = shares[self.processes.rank]
+        longest = max(share.stop - share.start for share in shares)
+        rows = [found for tables in self.embedded for found in tables.rows(batch.ids)]
+        read = []
+        for table, found in zip(self.tables.tables, rows, strict=True):
+            wanted = [pad(found[share], [0, 0, 0, longest - (share.stop - share.start)]) for share in shares]
+            places, elsewhere = place(torch.cat(wanted), self.processes)
+            held = read_rows(table, places).masked_fill_(elsewhere.unsqueeze(2), 0)
+            read.append(self.processes.add_up_shares(held)[: mine.stop - mine.start])
+        return batch.take(mine), [found[mine] for found in rows], read
+
+    def exchanged(self, own: Gradients, columns: Sequence[int], longest: int) -> Gradients:
+        whole = super().exchanged(own, columns, longest)
+        for n, (rows, gradient) in enumerate(zip(whole.rows, whole.read, strict=True)):
+            whole.rows[n], elsewhere = place(rows, self.processes)
+            gradient.masked_fill_(elsewhere.unsqueeze(1), 0)
+        return whole
+
+    def scored(self, split: Split) -> Iterator[tuple[Tensor, Tensor, Rows]]:
+        """Each process takes its share of every chunk, since what it reads comes from all."""
+        for part in split.chunks():
+            mine, _, read = self.read_share(part, self.processes.shares(len(part)))
+            outputs = self.outputs_of(read, mine)
+            yield outputs.ctr, self.network.pcvr_logit(outputs), mine
+
+    def start_alike(self) -> None:
+        """Tables are built alike, from the seed; each process holds others of their rows."""
+        self.processes.follow([parameter.detach() for parameter in self.dense])
+
+    def dealt(self, name: str, saved: Tensor | None, like: Tensor) -> Tensor:
+        if name in self.shards.heights:
+            return self.shards.deal(name, saved, like)
+        return super().dealt(name, saved, like)
+
+    def stay_alike(self) -> None:
+        """Every row lies in one process only."""
+
+    def collected(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return self.shards.collected(tensors)
+
+    def agreed(self, wish: bool, meeting: bool) -> bool:
+        """All have to take part in saving; between two meetings the others cannot know of the first one's wish."""
+        return meeting and bool(self.processes.told(wish))
+
+
+def is_sharded(config: TrainingConfig, processes: Group) -> bool:
+    return config.tables == "sharded" and processes.size > 1
 
 
 def step_of(
@@ -175,36 +170,34 @@ def step_of(
     """The step of a training: with every other process's weights the first one's, where there are others."""
     if processes.size == 1:
         return Step(network, candidate, config)
-    processes.follow([parameter.detach() for parameter in network.parameters()])
-    return SharedStep(network, candidate, config, processes)
+    kind = ShardedStep if is_sharded(config, processes) else SharedStep
+    step = kind(network, candidate, config, processes)
+    step.start_alike()
+    return step
 
 
 def taken_over(
-    processes: Group, saved: Saved | None, device: torch.device
+    step: Step, saved: Saved | None, device: torch.device
 ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Tensors and facts of the checkpoint that the first process found, in every process; None if it found none."""
-    if processes.size == 1:
+    if not isinstance(step, SharedStep):
         return None if saved is None else (saved.tensors, saved.progress)
     outline = None
     if saved is not None:
         outline = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in saved.tensors.items()}, saved.progress
-    outline = processes.told(outline)
+    outline = step.processes.told(outline)
     if outline is None:
         return None
-    tensors = {name: torch.empty(shape, dtype=kind, device=device) for name, (shape, kind) in outline[0].items()}
-    if saved is not None:
-        for name, tensor in saved.tensors.items():
-            tensors[name].copy_(tensor)
-    processes.follow(list(tensors.values()))
-    return tensors, outline[1]
+    found = {}
+    for name, (shape, kind) in outline[0].items():
+        like = torch.empty((), dtype=kind, device=device).expand(shape)
+        found[name] = step.dealt(name, None if saved is None else saved.tensors[name], like)
+    return found, outline[1]
 
 
-def stay_alike(processes: Group, step: Step, watch: Watch) -> None:
-    """Gives every process what the first one has of that in which they can differ.
-
-    A GPU adds up the gradients of equal rows in any order, so that copies of a table drift apart by rounding. And who
-    stops a training has to be of one mind.
-    """
-    processes.follow(list(watch.state_dict().values()))
-    if next(step.network.parameters()).is_cuda:
-        processes.follow([*(table.detach() for table in step.tables.tables), *step.tables.totals])
+def stay_alike(step: Step, watch: Watch) -> None:
+    """Gives every process what the first one has of that in which they can differ: who stops a training has to be of
+    one mind."""
+    if isinstance(step, SharedStep):
+        step.processes.follow(list(watch.state_dict().values()))
+        step.stay_alike()

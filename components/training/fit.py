@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -19,12 +18,14 @@ from tqdm import tqdm
 from components.training.checkpoint import Checkpoints
 from components.training.config import CandidateConfig, TrainingConfig
 from components.training.data import CHUNK, Rows, Split, batches
-from components.training.distributed import ALONE, Group, stay_alike, step_of, taken_over
+from components.training.distributed import stay_alike, step_of, taken_over
 from components.training.divergence import Guard
 from components.training.losses import ctcvr_losses, ctr_loss
 from components.training.model import FunnelNetwork
+from components.training.processes import ALONE, Group
 from components.training.progress import Fitted, Progress
 from components.training.sampler import Order
+from components.training.step import Step
 
 
 def fit(
@@ -60,7 +61,7 @@ def fit(
     progress = Progress(network, step, train.device)
     guard = Guard(name, config, train, order, study)
     saved = checkpoints.latest() if checkpoints else None
-    found = taken_over(processes, saved, train.device)
+    found = taken_over(step, saved, train.device)
     if found is not None:
         progress.restore(*found)
     if saved is not None:
@@ -77,23 +78,27 @@ def fit(
         for batch in batches(train, order, done.steps, until):
             progress.take(step(batch), len(batch))
             bar.update()
-            if done.steps in due or done.steps == steps:
-                stay_alike(processes, step, progress.watch)
+            evaluates = done.steps in due or done.steps == steps
+            if evaluates:
+                stay_alike(step, progress.watch)
                 guard.check_losses(progress.watch)
                 point = {"step": done.steps, "rows": done.rows, "train_loss": progress.train_loss()}
-                point = processes.told(point | evaluate(network, valid, processes) | step.objective.report())
+                point = processes.told(point | evaluate(step, valid, processes) | step.objective.report())
                 guard.check_evaluation(point)
                 progress.judge(point)
                 if processes.is_first:
                     _say(bar, name, point, steps)
                 done.stopped_early = progress.waited >= config.patience
             pauses = share < 1 and (done.steps == until or done.stopped_early)
-            if checkpoints and (pauses or checkpoints.due(done.steps)):
-                if processes.size == 1:
-                    guard.check_losses(progress.watch)
-                # Of several processes this one alone must not stop: all do at the next evaluation.
-                if progress.watch.bad() is None:
-                    checkpoints.save(done.steps, progress.tensors(), progress.facts())
+            wanted = checkpoints is not None and (pauses or checkpoints.due(done.steps))
+            if wanted and processes.size == 1:
+                guard.check_losses(progress.watch)
+            # Of several processes this one alone must not stop: all do at the next evaluation.
+            meeting = evaluates or (config.checkpoint_steps is not None and done.steps % config.checkpoint_steps == 0)
+            if step.agreed(wanted and progress.watch.bad() is None, meeting):
+                tensors = step.collected(progress.tensors())
+                if checkpoints is not None:
+                    checkpoints.save(done.steps, tensors, progress.facts())
             if done.stopped_early:
                 break
     progress.use_best()
@@ -120,14 +125,10 @@ def predict(network: nn.Module, rows: Split) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def evaluate(network: FunnelNetwork, valid: Split, processes: Group = ALONE) -> dict[str, float]:
-    """Mean log losses on validation in nats, at the logged position: of pCTR and of pCTCVR over all impressions.
-
-    Of several processes each takes its turn of the chunks.
-    """
+def evaluate(step: Step, valid: Split, processes: Group = ALONE) -> dict[str, float]:
+    """Mean log losses on validation in nats, at the logged position: of pCTR and of pCTCVR over all impressions."""
     sums = torch.zeros(2, dtype=torch.float64, device=valid.device)
-    for part in islice(valid.chunks(), processes.rank, None, processes.size):
-        logit_ctr, logit_cvr = network(*part.inputs)
+    for logit_ctr, logit_cvr, part in step.scored(valid):
         sums += _sums(logit_ctr, logit_cvr, part)
     ctr_mean, ctcvr_mean = (processes.sum_([sums])[0] / len(valid)).tolist()
     return {"valid_ctr_log_loss": ctr_mean, "valid_ctcvr_log_loss": ctcvr_mean}

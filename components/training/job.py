@@ -15,7 +15,7 @@ from components.contracts.errors import EsmmError
 from components.contracts.files import write_json
 from components.contracts.quiet import silence
 from components.training.config import TrainConfig
-from components.training.distributed import group
+from components.training.processes import group
 from components.training.train import device_of, run
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from components.training.config import CandidateConfig, TrainingConfig
-from components.training.data import Rows
+from components.training.data import Rows, Split
 from components.training.model import FunnelNetwork, Outputs
 from components.training.objective import Objective
 from components.training.optimizer import RowwiseAdagrad, dense_optimizer
@@ -78,11 +78,20 @@ class Step:
 
     def outputs(self, read: Sequence[Tensor], batch: Rows) -> Outputs:
         """What the towers say of a batch."""
-        each = iter(read)
         device = batch.click.device.type
         with torch.autocast(device, self.products, enabled=self.products != torch.float32):
-            parts = [tables.assembled([next(each) for _ in tables.tables], batch.weights) for tables in self.embedded]
-            return self.network.outputs_of(parts, batch.dense)
+            return self.outputs_of(read, batch)
+
+    def outputs_of(self, read: Sequence[Tensor], batch: Rows) -> Outputs:
+        """As `outputs`, with products in the type of the weights."""
+        each = iter(read)
+        parts = [tables.assembled([next(each) for _ in tables.tables], batch.weights) for tables in self.embedded]
+        return self.network.outputs_of(parts, batch.dense)
+
+    def scored(self, split: Split) -> Iterator[tuple[Tensor, Tensor, Rows]]:
+        """Logits of pCTR and pCVR, [B] each, of a split, with the rows they are of: those that this process scores."""
+        for part in split.chunks():
+            yield (*self.network(*part.inputs), part)
 
     def differentiated(self, loss: Tensor, rows: Sequence[Tensor], read: Sequence[Tensor]) -> Gradients:
         """The gradients of a loss with respect to the dense parameters and to what was read of the tables."""
@@ -124,6 +133,15 @@ class Step:
                 number, _, key = rest.partition(".")
                 towers["state"].setdefault(int(number), {})[key] = value.clone()
         self.towers.load_state_dict(towers)
+
+    def collected(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What a checkpoint holds of `Progress.tensors`."""
+        return tensors
+
+    def agreed(self, wish: bool, meeting: bool) -> bool:
+        """Whether to save now, in every process, if the first has this wish. `meeting`: after a step that all know."""
+        del meeting
+        return wish
 
     def draw(self, rows: int, device: torch.device) -> Tensor | None:
         """A uniform number in [0, 1) for each row of the next batch, None where the candidate's loss draws nothing."""

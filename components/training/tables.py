@@ -90,6 +90,8 @@ class Tables(nn.Module):
         """Of each table: columns of single values, then those of each bag."""
         self.counts_up: list[bool] = []
         """Of each table: whether its ids columns are 0, 1, 2, ..."""
+        self.heights: list[int] = []
+        """Of each table: its rows, wherever they lie (`sharding.py`)."""
         for n, dimension in enumerate(self.dimensions):
             # Single values first, so that theirs are one piece of what is read.
             group = sorted((c for c in columns if c.dimension == dimension), key=lambda column: column.is_bag)
@@ -100,12 +102,13 @@ class Tables(nn.Module):
             widths = torch.tensor([column.width for column in group])
             places = torch.cat([torch.arange(column.index, column.index + column.width) for column in group])
             offsets = torch.repeat_interleave(torch.cumsum(sizes, 0) - sizes, widths)
-            fresh = torch.randn(int(sizes.sum()), dimension, out=on_huge_pages(int(sizes.sum()), dimension))
+            self.heights.append(int(sizes.sum()))
+            fresh = torch.randn(self.heights[n], dimension, out=on_huge_pages(self.heights[n], dimension))
             self.tables.append(nn.Parameter(fresh.mul_(deviation)))
             self.register_buffer(f"places_{n}", places, persistent=False)
             self.counts_up.append(places.tolist() == list(range(len(places))))
             # Half the memory traffic of int64, and the sort over them takes half the passes.
-            small = int(sizes.sum()) <= torch.iinfo(torch.int32).max
+            small = self.heights[n] <= torch.iinfo(torch.int32).max
             self.register_buffer(f"offsets_{n}", offsets.int() if small else offsets, persistent=False)
         self.width = sum(column.dimension for column in columns)
 

@@ -31,11 +31,13 @@ from components.training.calibration import Calibrated, on_validation
 from components.training.checkpoint import Checkpoints, checkpoints
 from components.training.config import CandidateConfig, TrainConfig, TrainingConfig
 from components.training.data import Rates, Rows, Split, labels_only
-from components.training.distributed import ALONE, Group
+from components.training.distributed import is_sharded
 from components.training.export import TOLERANCE, onnx_difference, save_onnx, save_weights
 from components.training.fit import fit, log_losses, pieces, predict
 from components.training.model import FunnelNetwork
+from components.training.processes import ALONE, Group
 from components.training.progress import Fitted
+from components.training.sharding import Shards, shard
 from components.training.streaming import open_splits
 from components.training.tables import Layout
 
@@ -75,13 +77,18 @@ def run(candidate: str, config: TrainConfig, encoded: Path, model: Path, process
     saved = checkpoints(candidate, config, manifest["fingerprint"], where) if processes.is_first else nullcontext()
     with threads(training.threads), saved as kept:
         train, valid = open_splits(encoded, encoder, device, training)
-        network = build(encoder, training, shape, Rates.of(train)).to(device)
+        network = build(encoder, training, shape, Rates.of(train))
+        if is_sharded(training, processes):
+            shard(network, processes)
+        network.to(device)
         if processes.is_first:
             model.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         study = model if processes.is_first else None
         fitted, reason = _fit(network, train, valid, training, shape, candidate, kept, study, processes)
         seconds = time.monotonic() - began
+        if is_sharded(training, processes) and not reason:
+            Shards(network, processes).make_whole()
         if not processes.is_first:
             return {"candidate": candidate, "rank": processes.rank, "steps": fitted.steps}
         metrics: dict[str, Any] = {"eligible": not reason, "reason": reason, "history": fitted.history}
@@ -164,7 +171,9 @@ def _export(
     network: FunnelNetwork, training: TrainingConfig, valid: Split, model: Path
 ) -> tuple[Calibration, dict[str, Any]]:
     """Calibrates, writes weights and graph; returns the calibration and their part of metrics.json."""
-    a, b = (logits.cpu() for logits in predict(network, valid))
+    # Tables that were sharded are whole on the CPU only.
+    near = valid if next(network.parameters()).device == valid.device else valid.cpu()
+    a, b = (logits.cpu() for logits in predict(network, near))
     network, on_host, labels = network.cpu(), valid.cpu(), labels_only(valid)
     calibration, held_out = on_validation(b, labels, training.calibration)
     calibrated = Calibrated(network, calibration)

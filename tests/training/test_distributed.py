@@ -25,7 +25,8 @@ from components.contracts.errors import UsageError
 from components.contracts.files import read_manifest
 from components.training import distributed
 from components.training.config import CANDIDATES
-from components.training.distributed import ALONE, Group, group
+from components.training.processes import ALONE, Group, group
+from components.training.sharding import place, share_of
 
 TESTS = Path(__file__).parents[1]
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
@@ -91,6 +92,35 @@ def test_two_processes_are_exact(candidate: str, encoded: Path, by_two: Path, pr
 @pytest.mark.parametrize("candidate", CANDIDATES)
 def test_two_processes_train_the_same_model(candidate: str, encoded: Path, by_two: Path) -> None:
     compared("float32", candidate, encoded, by_two)
+
+
+@pytest.mark.parametrize("candidate", ranks.SHARDED)
+def test_sharded_tables_make_no_difference(candidate: str, by_two: Path) -> None:
+    """Not even by rounding: what is read is a sum with one term, and gradients are added up in the same order."""
+    whole, sharded = (np.load(by_two / f"{candidate}-{kind}-0.npz") for kind in ("float32", "sharded"))
+    assert set(whole.files) == set(sharded.files)
+    for name in whole.files:
+        if name.startswith("weight."):
+            np.testing.assert_array_equal(sharded[name], whole[name], err_msg=name)
+        else:
+            # Validation is shared out by other rows, and summed up in another order.
+            np.testing.assert_allclose(sharded[name], whole[name], rtol=1e-7, err_msg=name)
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+@pytest.mark.parametrize("height", [1, 2, 3, 10, 11])
+def test_every_row_lies_in_one_process(height: int, size: int) -> None:
+    whole = torch.randn(height, 4)
+    seen = torch.zeros(height, dtype=torch.int64)
+    for rank in range(size):
+        rows = torch.arange(height, dtype=torch.int32).view(1, -1)
+        places, elsewhere = place(rows, Group(rank, size))
+        assert not places[elsewhere].any()
+        share = share_of(whole, rank, size)
+        assert share.shape == (-(-height // size), 4)
+        assert torch.equal(share[places[~elsewhere].long()], whole[rows[~elsewhere].long()])
+        seen += (~elsewhere).view(-1)
+    assert seen.eq(1).all()
 
 
 def test_a_loss_of_the_shares_alone_would_be_noticed(
@@ -202,8 +232,10 @@ def test_an_error_is_a_sentence_and_ends_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_process_is_started_again_and_ends_alike(encoded: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tables", ["whole", "sharded"])
+def test_a_killed_process_is_started_again_and_ends_alike(tables: str, encoded: Path, tmp_path: Path) -> None:
     settings = {"batch_size": 10, "evaluations": 4, "checkpoint_steps": 10, "epochs": 3, "patience": 100}
+    settings["tables"] = tables
     whole, killed = Job(tmp_path / "whole", encoded, **settings), Job(tmp_path / "killed", encoded, **settings)
     assert whole.run() == 0, whole.said[-3000:]
     with killed.running(restarts=2) as child:

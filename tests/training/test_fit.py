@@ -13,6 +13,7 @@ from components.training.config import CANDIDATES, TrainingConfig
 from components.training.data import Rates, Rows, load
 from components.training.fit import evaluate, fit
 from components.training.model import FunnelNetwork
+from components.training.step import Step
 from components.training.train import build
 
 CPU = torch.device("cpu")
@@ -39,7 +40,8 @@ def test_one_pass_is_evaluated_inside_and_learns(splits: Any) -> None:
     assert len(fitted.history) == 10
     losses = [point["valid_ctcvr_log_loss"] for point in fitted.history]
     assert min(losses) < losses[0] - 0.01
-    assert evaluate(network, splits[2])["valid_ctcvr_log_loss"] == min(losses)
+    step = Step(network, CANDIDATES["esmm"], TrainingConfig())
+    assert evaluate(step, splits[2])["valid_ctcvr_log_loss"] == min(losses)
 
 
 def test_early_stopping_keeps_the_best_weights(splits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,10 +49,10 @@ def test_early_stopping_keeps_the_best_weights(splits: Any, monkeypatch: pytest.
     seen: list[torch.Tensor] = []
     real = module.evaluate
 
-    def worsening(network: FunnelNetwork, valid: Rows, *processes: Any) -> dict[str, float]:
-        seen.append(network.ctr_tower.last.weight.detach().clone())
+    def worsening(step: Step, valid: Rows, *processes: Any) -> dict[str, float]:
+        seen.append(step.network.ctr_tower.last.weight.detach().clone())
         n = len(seen)
-        return real(network, valid) | {"valid_ctcvr_log_loss": 1.0 - 0.1 * n if n <= 3 else 1.0 + n}
+        return real(step, valid) | {"valid_ctcvr_log_loss": 1.0 - 0.1 * n if n <= 3 else 1.0 + n}
 
     monkeypatch.setattr(module, "evaluate", worsening)
     network, fitted = train(splits, patience=2)

@@ -252,7 +252,7 @@ def test_the_manifests_own_command_trains(api: Api, cluster: Cluster) -> None:
             job["status"] = {"conditions": [condition(end, message=said[-2000:])]}
 
     api.controller = controller
-    training = cluster.config.training.model_copy(update={"max_steps": 4, "device": "cpu"})
+    training = cluster.config.training.model_copy(update={"max_steps": 4, "device": "cpu", "tables": "sharded"})
     cluster.config = cluster.config.model_copy(update={"training": training})
     facts = cluster.launch(processes=2, poll_seconds=0.2)
     assert (facts["steps"], facts["eligible"], facts["processes"]) == (4, True, 2)
