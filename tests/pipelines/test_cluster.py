@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import yaml
-from click.testing import CliRunner, Result
 from google.protobuf import json_format
 from kfp import components
 from kfp.kubernetes import kubernetes_executor_config_pb2
@@ -16,7 +15,6 @@ from kfp.kubernetes import kubernetes_executor_config_pb2
 from components.contracts.errors import UsageError
 from components.contracts.image import IMAGE
 from components.training.train_job import LaunchConfig, Pod, TrainJobConfig
-from pipelines.cli import main
 from pipelines.cluster import ClusterConfig, compile_training, executors
 
 
@@ -135,16 +133,6 @@ def test_every_setting_is_documented() -> None:
     for prefix, model in {"": ClusterConfig, "pod.": Pod, "train_job.": TrainJobConfig}.items():
         for name in model.model_fields.keys() - {"pod"}:
             assert f"`{prefix}{name}`" in told
-
-
-@pytest.fixture
-def esmm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("ESMM_HOME", str(tmp_path / "home"))
-
-    def call(*arguments: object) -> Result:
-        return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-    return call
 
 
 def test_the_command_reads_a_file_and_single_values(esmm: Any, tmp_path: Path) -> None:

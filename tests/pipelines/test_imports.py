@@ -6,26 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 from components.contracts.dataset import read_info
 from components.contracts.errors import UsageError
-from pipelines.cli import main
 from pipelines.commands.arguments import slug, typed
 
 LOG = (
     "id,who,item_id,at,click,conversion,hour,zip,price\na,1,i,2026-05-01 10:00,1,0,3,01234,1.5\nb,2,i,oops,0,0,4,1,2\n"
 )
-
-
-@pytest.fixture
-def esmm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("ESMM_HOME", str(tmp_path / "home"))
-
-    def call(*arguments: object) -> Result:
-        return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-    return call
 
 
 def test_a_csv_log(esmm: Any, tmp_path: Path) -> None:
