@@ -19,6 +19,8 @@ from components.contracts.paths import Home
 from components.packaging import registry
 
 ROOT = Path(__file__).resolve().parents[2]
+ONE = ("--set", 'candidates=["esmm"]')
+"""Where one candidate shows what is to be shown, three would only cost time."""
 COPIED = ("cache", "models", "bentoml", "feast", "mlflow.db", "runs")
 
 

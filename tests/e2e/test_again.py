@@ -9,14 +9,12 @@ from datetime import timedelta
 
 import pyarrow.parquet as pq
 import pytest
-from e2e.command import ROOT
+from e2e.command import ONE, ROOT
 
 from components.contracts.locks import is_held
 from components.contracts.times import format_utc, parse_utc
 
 pytestmark = pytest.mark.e2e
-ONE = ("--set", 'candidates=["esmm"]')
-"""Where one candidate shows what is to be shown, three would only cost time."""
 UPSTREAM = {"ingest", "validate", "retrieve", "encode", "train-esmm", "train-esmm-ns", "train-base"}
 
 
@@ -76,7 +74,7 @@ def test_a_test_split_that_the_champion_trained_on_closes_the_comparison(esmm, s
 
 def test_same_seed_same_bytes(esmm, shop, first, tmp_path):
     other = type(esmm)(tmp_path / "other", esmm.cwd)
-    result = other.run(shop, "--recipe", "smoke")
+    result = other.run(shop, "--recipe", "smoke", "--set", f'candidates=["{first[1]["winner"]}"]')
     assert result["cached"] == []
     weights = [next((c.home / "models").rglob("weights.safetensors")).read_bytes() for c in (first[0], other)]
     assert weights[0] == weights[1]

@@ -4,7 +4,7 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
-from e2e.command import Esmm, serving
+from e2e.command import ONE, Esmm, serving
 
 from benchmarks.ali_ccp_files import Files, write
 from components.contracts.dataset import read_imported
@@ -32,7 +32,7 @@ def promoted(tmp_path_factory):
     ]
     command = Esmm(folder / "home", folder)
     command("import", "ali-ccp", *files, "--out", data, "--name", "ali")
-    return command, data, spoiled, command.run(data, "--set", 'candidates=["esmm"]')
+    return command, data, spoiled, command.run(data, *ONE)
 
 
 def test_reaches_a_decision_on_the_published_split(promoted):

@@ -5,6 +5,7 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
+from e2e.command import ONE
 
 pytestmark = pytest.mark.e2e
 
@@ -24,14 +25,14 @@ def renamed(shop, tmp_path):
 
 def test_a_reviewed_reference_passes_later_days_and_closes_the_gate_for_other_data(esmm, shop, renamed, tmp_path):
     reference = tmp_path / "references" / "shop.json"
-    earlier = esmm.run(shop, "--recipe", "smoke", "--as-of", "2026-01-15T00:00:00Z")
+    earlier = esmm.run(shop, "--recipe", "smoke", *ONE, "--as-of", "2026-01-15T00:00:00Z")
     assert earlier["data"]["drift_measures"] == 0
     said = esmm("profile", "accept", "--out", reference).stdout
     assert "next: review and commit" in said
     profile = json.loads(reference.read_text())
     assert (profile["dataset"], profile["run"]) == ("shop", earlier["run"])
 
-    later = esmm.run(shop, "--recipe", "smoke", "--reference", reference)
+    later = esmm.run(shop, "--recipe", "smoke", *ONE, "--reference", reference)
     assert later["data"]["drift_measures"] > 20
     assert later["data"]["drift_beyond"] == []
     report = (esmm.home / "runs" / later["run"] / "report.html").read_text()
@@ -50,7 +51,7 @@ def test_a_reviewed_reference_passes_later_days_and_closes_the_gate_for_other_da
 def test_data_is_not_judged_by_itself(esmm, first, shop, tmp_path):
     reference = tmp_path / "shop.json"
     esmm("profile", "accept", first[1]["run"], "--out", reference)
-    again = esmm.run(shop, "--recipe", "smoke", "--reference", reference)
+    again = esmm.run(shop, "--recipe", "smoke", *ONE, "--reference", reference)
     assert again["data"]["drift_measures"] == 0
     assert "taken of this very data" in again["data"]["drift"]
 

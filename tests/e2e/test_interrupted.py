@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from e2e.command import ROOT
+from e2e.command import ONE, ROOT
 
 from components.contracts.locks import is_held
 
@@ -60,8 +60,7 @@ def test_killed_while_training_and_run_again(esmm, shop):
         "smoke",
         "--set",
         "training.seed=4",
-        "--set",
-        'candidates=["esmm"]',
+        *ONE,
         "--set",
         "training.checkpoint_steps=7",
     )

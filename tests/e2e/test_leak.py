@@ -129,6 +129,7 @@ def test_no_feature_was_stamped_or_created_after_its_impression(artifacts):
         assert wrong == 0, view.name
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     shutil.which("java") is None and not os.environ.get("JAVA_HOME"),
     reason="the spark profile needs Java 17 or later, and there is none on the path",

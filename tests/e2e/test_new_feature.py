@@ -4,7 +4,7 @@ import re
 import shutil
 
 import pytest
-from e2e.command import ROOT, serving
+from e2e.command import ONE, ROOT, serving
 
 pytestmark = pytest.mark.e2e
 
@@ -27,6 +27,7 @@ def test_add_a_feature_promote_and_roll_back(esmm, shop, code):
         shop,
         "--recipe",
         "smoke",
+        *ONE,
         "--set",
         "evaluation.ctcvr_margin=0.2",
         "--set",

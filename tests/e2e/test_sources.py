@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from e2e.command import Esmm, serving
+from e2e.command import ONE, Esmm, serving
 
 pytestmark = pytest.mark.e2e
 HILLSTROM = Path(__file__).parents[3] / "shared/data/hillstrom/hillstrom.csv"
@@ -54,7 +54,7 @@ def test_a_made_file_in_its_format(tmp_path):
             writer.writerow(row)
     esmm = Esmm(tmp_path / "home", tmp_path)
     esmm("import", "hillstrom", "--csv", tmp_path / "made.csv", "--out", tmp_path / "data")
-    result = esmm.run(tmp_path / "data", "--set", "evaluation.min_test_conversions=10", "--set", 'candidates=["esmm"]')
+    result = esmm.run(tmp_path / "data", "--set", "evaluation.min_test_conversions=10", *ONE)
     assert result["rows"]["in"] == 6000
     assert result["candidates"]["esmm"]["ctr_auc"] > 0.6
 
@@ -92,7 +92,7 @@ MAP = [
 def test_a_log_without_feature_tables(log, tmp_path):
     esmm = Esmm(tmp_path / "home", tmp_path)
     esmm("import", "log", "--log", log, *MAP, "--context", "hour,device", "--out", tmp_path / "data")
-    result = esmm.run(tmp_path / "data", "--set", 'candidates=["esmm"]')
+    result = esmm.run(tmp_path / "data", *ONE)
     assert result["promoted"], result["reasons"]
     with serving(esmm) as rank:
         answer = rank("--user", "7", "--items", "sku3,sku4", "--context", "hour=3", "--context", "device=ios")
@@ -115,7 +115,7 @@ def test_a_log_with_feature_tables_goes_through_feast(log, tmp_path):
     esmm = Esmm(tmp_path / "home", tmp_path)
     features = ("--features", f"user_profile={tmp_path / 'profiles.parquet'}")
     esmm("import", "log", "--log", log, *MAP, "--context", "hour,device", *features, "--out", tmp_path / "data")
-    result = esmm.run(tmp_path / "data", "--set", 'candidates=["esmm"]')
+    result = esmm.run(tmp_path / "data", *ONE)
     assert result["promoted"], result["reasons"]
     assert "segment" in esmm.record(result)["stages"]["plan"]["facts"]["features"]
     with serving(esmm) as rank:
@@ -151,7 +151,7 @@ def test_three_streams_as_csv(log, tmp_path):
     clicks, sales = sum(row["is_click"] for row in rows), sum(row["is_sale"] for row in rows)
     assert f"rows 40000, clicks {clicks}, conversions {sales}, clicks_unmatched 0" in done.stdout
     assert "TIME 1" in done.stderr
-    result = esmm.run(tmp_path / "data", "--set", 'candidates=["esmm"]')
+    result = esmm.run(tmp_path / "data", *ONE)
     assert result["promoted"], result["reasons"]
     maturity = esmm.record(result)["stages"]["ingest"]["facts"]["maturity"]
     assert maturity["immature"] > 0
