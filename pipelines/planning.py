@@ -29,7 +29,7 @@ from components.packaging import registry
 from components.packaging.bento import PackageConfig
 from components.packaging.promote import PromoteConfig
 from components.packaging.smoke_test import SmokeTestConfig
-from components.training.train import TrainConfig
+from components.training.config import TrainConfig
 from components.validation.profile import CATEGORIES
 from components.validation.validate import ValidateConfig
 from pipelines.code_version import code_version

@@ -50,3 +50,7 @@ def test_what_it_leaves_out_is_there_otherwise() -> None:
     said = run("import sys, feast; print('torch' in sys.modules, feast.FeatureView.__init__.__code__.co_names)")
     assert said.startswith("True")
     assert "typeguard" in said
+
+
+def test_a_run_is_planned_without_torch() -> None:
+    assert run("import sys, pipelines.planning; print('torch' in sys.modules)") == "False\n"

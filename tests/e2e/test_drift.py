@@ -48,6 +48,7 @@ def test_a_reviewed_reference_passes_later_days_and_closes_the_gate_for_other_da
     assert "beyond its limit: category shares of log.device" in forced
 
 
+@pytest.mark.slow
 def test_data_is_not_judged_by_itself(esmm, first, shop, tmp_path):
     reference = tmp_path / "shop.json"
     esmm("profile", "accept", first[1]["run"], "--out", reference)

@@ -54,6 +54,7 @@ def test_interrupted_while_training(esmm, shop):
     assert esmm.run(shop, "--recipe", "smoke")["status"] == "refused"
 
 
+@pytest.mark.slow
 def test_killed_while_training_and_run_again(esmm, shop):
     changes = (
         "--recipe",

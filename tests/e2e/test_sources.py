@@ -124,6 +124,7 @@ def test_a_log_with_feature_tables_goes_through_feast(log, tmp_path):
         assert rank("--user", "nobody", "--items", "sku3")["unknown_user"]
 
 
+@pytest.mark.slow
 def test_three_streams_as_csv(log, tmp_path):
     """Impressions, clicks and orders of the same log, with local times and no common id, to a decision."""
     rows = pq.read_table(log).to_pylist()
