@@ -46,33 +46,42 @@ class SharedStep(Step):
         processes = self.processes
         shares = processes.shares(len(batch))
         sizes = [share.stop - share.start for share in shares]
-        mine, rows, read = self.read_share(batch, shares)
-        for found in read:
-            found.requires_grad_()
+        mine, rows = batch.take(shares[processes.rank]), self.wanted(batch, shares)
+        read = [found.requires_grad_() for found in self.readings(rows, len(mine))]
         said = self._outputs(read, mine)
         part = torch.stack([logit for logit in (said.ctr, said.cvr, said.auxiliary) if logit is not None], 1)
         outputs = Outputs(*processes.gather(part, sizes).unbind(1))
         loss = self.objective(outputs, batch, self.draw(len(batch), batch.device))
-        own = self.differentiated(loss, rows, read)
-        return loss.detach(), self.exchanged(own, [found.shape[1] for found in rows], max(sizes))
+        return loss.detach(), self.exchanged(self.differentiated(loss, rows, read))
 
-    def read_share(self, batch: Rows, shares: Sequence[slice]) -> tuple[Rows, list[Tensor], list[Tensor]]:
-        """This process's rows of a batch; as `read`, the rows of each table that they name, and what stands there."""
-        mine = batch.take(shares[self.processes.rank])
-        return mine, *self.read(mine)
+    def wanted(self, batch: Rows, shares: Sequence[slice]) -> list[Tensor]:
+        """Of each table the rows that every process reads, [size * longest, K]: one share behind the other, each filled
+        up to the longest with row 0. Every process knows the whole batch, so nobody has to be told."""
+        rows = [found for tables in self.embedded for found in tables.rows(batch.ids)]
+        sizes = [share.stop - share.start for share in shares]
+        missing = [max(sizes) - size for size in sizes]
+        return [
+            torch.cat([pad(found[share], [0, 0, 0, more]) for share, more in zip(shares, missing, strict=True)])
+            for found in rows
+        ]
 
-    def exchanged(self, own: Gradients, columns: Sequence[int], longest: int) -> Gradients:
-        """The gradients of the batch from those of every process.
+    def readings(self, wanted: Sequence[Tensor], count: int) -> list[Tensor]:
+        """What stands in those rows of each table that this process wants, for its `count` rows: [count, K, d]."""
+        processes = self.processes
+        parts = [rows.chunk(processes.size)[processes.rank][:count] for rows in wanted]
+        return [read_rows(table, rows) for table, rows in zip(self.tables.tables, parts, strict=True)]
 
-        Padding is row 0 with a gradient of zero, which changes nothing: so shapes follow from the size of the batch,
-        and no process has to be told by another how much is coming.
+    def exchanged(self, own: Gradients) -> Gradients:
+        """The gradients of the batch, from those of this process's readings and with the rows of all.
+
+        Filling up is with a gradient of zero, which changes nothing in row 0: so shapes follow from the size of the
+        batch, and no process has to be told by another how much is coming.
         """
-        lengths = [longest * count for count in columns]
-        return Gradients(
-            self.processes.sum_(own.dense),
-            [self.processes.gather_padded(part, n) for part, n in zip(own.rows, lengths, strict=True)],
-            [self.processes.gather_padded(part, n) for part, n in zip(own.read, lengths, strict=True)],
-        )
+        size = self.processes.size
+        read = [
+            self.processes.gather_padded(part, len(rows) // size) for part, rows in zip(own.read, own.rows, strict=True)
+        ]
+        return Gradients(self.processes.sum_(own.dense), own.rows, read)
 
     def scored(self, split: Split) -> Iterator[tuple[Tensor, Tensor, Rows]]:
         """Each process takes its turn of the chunks."""
@@ -92,7 +101,25 @@ class SharedStep(Step):
         self.processes.follow([found])
         return found
 
-    def stay_alike(self) -> None:
+    def taken_over(self, saved: Saved | None, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        outline = None
+        if saved is not None:
+            shapes = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in saved.tensors.items()}
+            outline = shapes, saved.progress
+        outline = self.processes.told(outline)
+        if outline is None:
+            return None
+        found = {}
+        for name, (shape, kind) in outline[0].items():
+            like = torch.empty((), dtype=kind, device=device).expand(shape)
+            found[name] = self.dealt(name, None if saved is None else saved.tensors[name], like)
+        return found, outline[1]
+
+    def stay_alike(self, watch: Watch) -> None:
+        self.processes.follow(list(watch.state_dict().values()))
+        self.follow_tables()
+
+    def follow_tables(self) -> None:
         """Gives every process the tables of the first one, where they can differ: a GPU adds up the gradients of equal
         rows in any order, so that copies of a table drift apart by rounding."""
         if next(self.network.parameters()).is_cuda:
@@ -114,20 +141,16 @@ class ShardedStep(SharedStep):
         super().__init__(network, candidate, config, processes)
         self.shards = Shards(network, processes)
 
-    def read_share(self, batch: Rows, shares: Sequence[slice]) -> tuple[Rows, list[Tensor], list[Tensor]]:
-        mine = shares[self.processes.rank]
-        longest = max(share.stop - share.start for share in shares)
-        rows = [found for tables in self.embedded for found in tables.rows(batch.ids)]
+    def readings(self, wanted: Sequence[Tensor], count: int) -> list[Tensor]:
         read = []
-        for table, found in zip(self.tables.tables, rows, strict=True):
-            wanted = [pad(found[share], [0, 0, 0, longest - (share.stop - share.start)]) for share in shares]
-            places, elsewhere = place(torch.cat(wanted), self.processes)
+        for table, rows in zip(self.tables.tables, wanted, strict=True):
+            places, elsewhere = place(rows, self.processes)
             held = read_rows(table, places).masked_fill_(elsewhere.unsqueeze(2), 0)
-            read.append(self.processes.add_up_shares(held)[: mine.stop - mine.start])
-        return batch.take(mine), [found[mine] for found in rows], read
+            read.append(self.processes.add_up_shares(held)[:count])
+        return read
 
-    def exchanged(self, own: Gradients, columns: Sequence[int], longest: int) -> Gradients:
-        whole = super().exchanged(own, columns, longest)
+    def exchanged(self, own: Gradients) -> Gradients:
+        whole = super().exchanged(own)
         for n, (rows, gradient) in enumerate(zip(whole.rows, whole.read, strict=True)):
             whole.rows[n], elsewhere = place(rows, self.processes)
             gradient.masked_fill_(elsewhere.unsqueeze(1), 0)
@@ -136,8 +159,9 @@ class ShardedStep(SharedStep):
     def scored(self, split: Split) -> Iterator[tuple[Tensor, Tensor, Rows]]:
         """Each process takes its share of every chunk, since what it reads comes from all."""
         for part in split.chunks():
-            mine, _, read = self.read_share(part, self.processes.shares(len(part)))
-            outputs = self.outputs_of(read, mine)
+            shares = self.processes.shares(len(part))
+            mine = part.take(shares[self.processes.rank])
+            outputs = self.outputs_of(self.readings(self.wanted(part, shares), len(mine)), mine)
             yield outputs.ctr, self.network.pcvr_logit(outputs), mine
 
     def start_alike(self) -> None:
@@ -149,7 +173,7 @@ class ShardedStep(SharedStep):
             return self.shards.deal(name, saved, like)
         return super().dealt(name, saved, like)
 
-    def stay_alike(self) -> None:
+    def follow_tables(self) -> None:
         """Every row lies in one process only."""
 
     def collected(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -174,30 +198,3 @@ def step_of(
     step = kind(network, candidate, config, processes)
     step.start_alike()
     return step
-
-
-def taken_over(
-    step: Step, saved: Saved | None, device: torch.device
-) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Tensors and facts of the checkpoint that the first process found, in every process; None if it found none."""
-    if not isinstance(step, SharedStep):
-        return None if saved is None else (saved.tensors, saved.progress)
-    outline = None
-    if saved is not None:
-        outline = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in saved.tensors.items()}, saved.progress
-    outline = step.processes.told(outline)
-    if outline is None:
-        return None
-    found = {}
-    for name, (shape, kind) in outline[0].items():
-        like = torch.empty((), dtype=kind, device=device).expand(shape)
-        found[name] = step.dealt(name, None if saved is None else saved.tensors[name], like)
-    return found, outline[1]
-
-
-def stay_alike(step: Step, watch: Watch) -> None:
-    """Gives every process what the first one has of that in which they can differ: who stops a training has to be of
-    one mind."""
-    if isinstance(step, SharedStep):
-        step.processes.follow(list(watch.state_dict().values()))
-        step.stay_alike()

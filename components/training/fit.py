@@ -18,7 +18,7 @@ from tqdm import tqdm
 from components.training.checkpoint import Checkpoints
 from components.training.config import CandidateConfig, TrainingConfig
 from components.training.data import CHUNK, Rows, Split, batches
-from components.training.distributed import stay_alike, step_of, taken_over
+from components.training.distributed import step_of
 from components.training.divergence import Guard
 from components.training.losses import ctcvr_losses, ctr_loss
 from components.training.model import FunnelNetwork
@@ -61,7 +61,7 @@ def fit(
     progress = Progress(network, step, train.device)
     guard = Guard(name, config, train, order, study)
     saved = checkpoints.latest() if checkpoints else None
-    found = taken_over(step, saved, train.device)
+    found = step.taken_over(saved, train.device)
     if found is not None:
         progress.restore(*found)
     if saved is not None:
@@ -80,7 +80,7 @@ def fit(
             bar.update()
             evaluates = done.steps in due or done.steps == steps
             if evaluates:
-                stay_alike(step, progress.watch)
+                step.stay_alike(progress.watch)
                 guard.check_losses(progress.watch)
                 point = {"step": done.steps, "rows": done.rows, "train_loss": progress.train_loss()}
                 point = processes.told(point | evaluate(step, valid, processes) | step.objective.report())

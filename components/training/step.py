@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from components.training.checkpoint import Saved
 from components.training.config import CandidateConfig, TrainingConfig
 from components.training.data import Rows, Split
+from components.training.divergence import Watch
 from components.training.model import FunnelNetwork, Outputs
 from components.training.objective import Objective
 from components.training.optimizer import RowwiseAdagrad, dense_optimizer
@@ -133,6 +136,15 @@ class Step:
                 number, _, key = rest.partition(".")
                 towers["state"].setdefault(int(number), {})[key] = value.clone()
         self.towers.load_state_dict(towers)
+
+    def taken_over(self, saved: Saved | None, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Tensors and facts of the checkpoint that the first process found, in every process; None if it found none."""
+        del device
+        return None if saved is None else (saved.tensors, saved.progress)
+
+    def stay_alike(self, watch: Watch) -> None:
+        """Gives every process what the first one has of that in which they can differ: who stops a training has to be
+        of one mind."""
 
     def collected(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """What a checkpoint holds of `Progress.tensors`."""
