@@ -9,6 +9,7 @@ its own, in turns within one run. What the peers do and what was done for them: 
 - `epoch_*_s`: from files to a network trained for a pass and evaluated, each by its own loop and loader.
 - `time_to_quality_*_s`: DeepCTR-Torch's one pass, and our training until the CTCVR AUC on test is what that pass
   reached; loading and evaluation left out of both.
+- `train_compiled_vs_*`: the same with `training.compile`, where there is a C++ compiler; compiling is not counted.
 - `share_of_products_*`: rows a second over those of a loop that does nothing but the step's matrix products.
 - With `full`, quality: each contender trained for a pass over worlds of other seeds; AUC on test, and mean and 95%
   interval of the paired differences between this trainer and whichever peer has the best mean.
@@ -18,6 +19,8 @@ its own, in turns within one run. What the peers do and what was done for them: 
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -41,7 +44,7 @@ from benchmarks.train_worker import PEERS, Worker, is_peer
 
 Device = Literal["cpu", "cuda"]
 SEEDS = 5
-STEPS = {"esmm_fp32": 40, "esmm_bf16": 60, "by_hand": 40, "products_fp32": 60, "products_bf16": 90}
+STEPS = {"esmm_fp32": 40, "esmm_bf16": 60, "esmm_compiled": 60, "by_hand": 40, "products_fp32": 60, "products_bf16": 90}
 """A turn, so that turns take about as long as each other."""
 NAMES = {"by_hand": "handwritten"}
 """In ratios."""
@@ -75,6 +78,7 @@ class Bench:
         self.plan, self.device = plan, device
         self.ours = ("esmm_fp32", "esmm_bf16") if multiplies_bf16(device) else ("esmm_fp32",)
         self.fastest = self.ours[-1]
+        self.compiled = ("esmm_compiled",) if "esmm_bf16" in self.ours and compiles() else ()
         self.products = tuple(name.replace("esmm", "products") for name in self.ours)
         self.python = peers_python() if plan.peers else Path()
 
@@ -97,7 +101,8 @@ class Bench:
         ratios: Ratios = {}
         for size, peer_steps in zip(self.plan.embedding_rows, self.plan.peer_steps, strict=True):
             peers = (*self.plan.peers, "default_deepctr") if "deepctr" in self.plan.peers else self.plan.peers
-            with self.at_work((*self.ours, "by_hand", *self.products, *peers), size) as workers:
+            names = (*self.ours, *self.compiled, "by_hand", *self.products, *peers)
+            with self.at_work(names, size) as workers:
                 turns: dict[str, Callable[[], int]] = {
                     name: partial(worker, "steps", self.plan.steps.get(name, peer_steps))
                     for name, worker in workers.items()
@@ -107,16 +112,26 @@ class Bench:
                 }
                 found = rates(turns, self.plan.rounds)
             figures |= {f"{size}_{name}_rows_per_s": figure(values) for name, values in found.items()}
-            middle = {name: median(values) for name, values in found.items()}
-            fastest = middle[self.fastest]
-            for rival in ("by_hand", *peers, *(f"ready_{name}" for name in self.plan.peers)):
-                ratios[f"train_vs_{NAMES.get(rival, rival)}_{size}"] = fastest / middle[rival]
-            ratios[f"train_fp32_vs_handwritten_{size}"] = middle["esmm_fp32"] / middle["by_hand"]
-            for name, bare in zip(self.ours, self.products, strict=True):
+            for bare in self.products:
                 gflops = [value * flops_a_row(FIELDS) / 1e9 for value in found[bare]]
                 figures[f"{size}_{bare}_gflop_per_s"] = figure(gflops)
-                ratios[f"share_of_{bare}_{size}"] = middle[name] / middle[bare]
+            ratios |= self.compared({name: median(values) for name, values in found.items()}, size)
         return figures, ratios
+
+    def compared(self, middle: dict[str, float], size: str) -> Ratios:
+        """Ratios of the contenders' median rates."""
+        rivals = [name for name in middle if name not in (*self.ours, *self.compiled, *self.products)]
+        fastest = middle[self.fastest]
+        ratios = {f"train_vs_{NAMES.get(rival, rival)}_{size}": fastest / middle[rival] for rival in rivals}
+        for name in self.compiled:
+            ratios[f"train_compiled_vs_not_{size}"] = middle[name] / fastest
+            ratios |= {
+                f"train_compiled_vs_{NAMES.get(rival, rival)}_{size}": middle[name] / middle[rival] for rival in rivals
+            }
+        ratios[f"train_fp32_vs_handwritten_{size}"] = middle["esmm_fp32"] / middle["by_hand"]
+        for name, bare in zip(self.ours, self.products, strict=True):
+            ratios[f"share_of_{bare}_{size}"] = middle[name] / middle[bare]
+        return ratios
 
     def passes(self) -> tuple[Figures, Ratios]:
         """Wall time of an epoch with loading and evaluation, and time to DeepCTR-Torch's quality."""
@@ -170,6 +185,11 @@ def multiplies_bf16(device: Device) -> bool:
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def compiles() -> bool:
+    """Whether there is the C++ compiler that `torch.compile` calls."""
+    return shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
 def train_figures(plan: Plan = DEFAULT, device: Device = "cpu", full: bool = False) -> tuple[Figures, Ratios]:

@@ -40,14 +40,16 @@ def rows_of(found: Impressions, device: torch.device) -> Rows:
 
 
 class Ours:
-    """This trainer, ESMM, float32 or bfloat16 products; all settings but sizes and `precision` are its defaults."""
+    """This trainer, ESMM, float32 or bfloat16 products; all settings but sizes and those given are its defaults."""
 
-    def __init__(self, folder: Path, sizes: tuple[int, ...], device: str, precision: str) -> None:
+    def __init__(
+        self, folder: Path, sizes: tuple[int, ...], device: str, precision: str, compiled: bool = False
+    ) -> None:
         self.folder, self.sizes, self.device = folder, sizes, torch.device(device)
         self.truth = read(folder, "test")
         self.train, self.test = (rows_of(read(folder, part), self.device) for part in ("train", "test"))
         settings = {"batch_size": BATCH, "min_steps": 1, "hidden": HIDDEN, "evaluations": 1, "precision": precision}
-        self.config = TrainingConfig.parse(settings)
+        self.config = TrainingConfig.parse(settings | {"compile": compiled})
         self.fresh(0)
         self.batches = cycle(self.pass_over(self.train))
 

@@ -19,9 +19,10 @@ from typing import Any
 import benchmarks
 from benchmarks.train_data import aucs
 
-CONTENDERS: dict[str, tuple[str, str, dict[str, str]]] = {
+CONTENDERS: dict[str, tuple[str, str, dict[str, str | bool]]] = {
     "esmm_fp32": ("benchmarks.train_own", "Ours", {"precision": "fp32"}),
     "esmm_bf16": ("benchmarks.train_own", "Ours", {"precision": "bf16"}),
+    "esmm_compiled": ("benchmarks.train_own", "Ours", {"precision": "bf16", "compiled": True}),
     "by_hand": ("benchmarks.train_own", "ByHand", {}),
     "products_fp32": ("benchmarks.train_own", "Products", {"precision": "fp32"}),
     "products_bf16": ("benchmarks.train_own", "Products", {"precision": "bf16"}),

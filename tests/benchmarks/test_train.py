@@ -117,6 +117,30 @@ def test_a_run_has_every_ratio_that_needs_no_peer(monkeypatch: pytest.MonkeyPatc
     assert figures["380k_products_fp32_gflop_per_s"]["median"] > 0
 
 
+def test_rates_are_compared_with_every_rival(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "peers_python", Path)
+    monkeypatch.setattr(train, "multiplies_bf16", lambda device: True)
+    monkeypatch.setattr(train, "compiles", lambda: True)
+    bench = train.Bench(train.Plan(SMALL, {"380k": 4000}), "cpu")
+    bare = {"products_fp32": 200.0, "products_bf16": 400.0}
+    ours = {"esmm_fp32": 120.0, "esmm_bf16": 180.0, "esmm_compiled": 210.0}
+    ratios = bench.compared(ours | {"by_hand": 100.0, **bare, "deepctr": 45.0, "ready_deepctr": 60.0}, "380k")
+    assert ratios == {
+        "train_vs_handwritten_380k": 1.8, "train_vs_deepctr_380k": 4.0, "train_vs_ready_deepctr_380k": 3.0,
+        "train_compiled_vs_not_380k": pytest.approx(7 / 6), "train_compiled_vs_handwritten_380k": 2.1,
+        "train_compiled_vs_deepctr_380k": pytest.approx(14 / 3), "train_compiled_vs_ready_deepctr_380k": 3.5,
+        "train_fp32_vs_handwritten_380k": 1.2, "share_of_products_fp32_380k": 0.6, "share_of_products_bf16_380k": 0.45,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("cxx", "there"), [(sys.executable, True), ("/no/such/compiler", False)])
+def test_a_compiled_contender_wants_a_compiler(monkeypatch: pytest.MonkeyPatch, cxx: str, there: bool) -> None:
+    monkeypatch.setenv("CXX", cxx)
+    monkeypatch.setattr(train, "multiplies_bf16", lambda device: True)
+    bench = train.Bench(train.Plan(SMALL, {"380k": 4000}, peers=()), "cpu")
+    assert bench.compiled == (("esmm_compiled",) if there else ())
+
+
 class Told:
     """A contender whose answers are written down: those of a call by its number."""
 
