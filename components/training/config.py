@@ -109,7 +109,8 @@ class TrainingConfig(Config):
     "auto": bfloat16 on a GPU. A CPU that multiplies bfloat16 is faster with it, too, but what a recipe learns should
     not depend on which CPU that is."""
     compile: bool = False
-    """Compile what lies between the tables and the loss: minutes at first, and a C++ compiler where there is no GPU."""
+    """Compile what lies between the tables and the loss: seconds to minutes at first, and a C++ compiler where there is
+    no GPU."""
     calibration: Literal["auto", "platt", "isotonic", "none"] = "auto"
     """Of pCVR, on clicked validation impressions (`calibration.py`): Platt scaling, or isotonic regression, which takes
     more than 1,000 conversions; "auto": isotonic only where it is measurably better."""
