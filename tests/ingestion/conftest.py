@@ -10,8 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ingestion.joined_made import MAP, Bring
 
 from components.contracts.dataset import DatasetInfo, SplitConfig, write_info
+from components.ingestion.sources.importing import ImportOptions
+from components.ingestion.sources.joined import import_log
 from components.ingestion.sources.simulator import simulate
 from components.ingestion.sources.simulator_world import SimulatorConfig
 
@@ -92,3 +95,18 @@ def small_shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[SimulatorConfi
     out = tmp_path_factory.mktemp("small") / "shop"
     simulate(config, out)
     return config, out
+
+
+@pytest.fixture
+def bring(tmp_path: Path) -> Bring:
+    def call(table: pa.Table | None = None, **changes: Any) -> tuple[Path, dict[str, Any]]:
+        source = tmp_path / "log.parquet"
+        if table is not None:
+            pq.write_table(table, source)
+        given: dict[str, Any] = {"context": ["device"], "out": tmp_path / "out", "name": "mine"} | changes
+        path, mapping = given.pop("log", source), given.pop("mapping", MAP)
+        if not isinstance(given["context"], dict):
+            given["context"] = dict.fromkeys(given["context"])
+        return given["out"], import_log(path, mapping, ImportOptions(**given))
+
+    return call

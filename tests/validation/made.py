@@ -18,6 +18,7 @@ from components.validation.validate import ValidateConfig, ValidationLimits, run
 
 UTC_TIME = pa.timestamp("us", "UTC")
 START = datetime(2026, 1, 1, tzinfo=UTC)
+SECOND_DAY = "2026-01-02"
 AS_OF = "2026-01-20T00:00:00Z"
 CLICK_WINDOW, CONVERSION_WINDOW = 3600.0, 86400.0
 TYPES: dict[str, Any] = {
@@ -210,3 +211,18 @@ class Stage:
             for path in sorted(self.clean.glob("dt=*/*.parquet"))
             for r in pq.ParquetFile(path).read().to_pylist()
         ]
+
+
+def minutes(count: float) -> timedelta:
+    return timedelta(minutes=count)
+
+
+def bad_on_second_day(rows: list[Row], count: int, change: Callable[[Row], Row]) -> list[Row]:
+    """Changes `count` clickless rows of the second day."""
+    numbers = [n for n, r in enumerate(rows) if r["dt"] == SECOND_DAY and r["click"] == 0][:count]
+    assert len(numbers) == count
+    return [{**r, **change(r)} if n in set(numbers) else r for n, r in enumerate(rows)]
+
+
+def no_user(_: Row) -> Row:
+    return {"user_id": None}
