@@ -18,6 +18,8 @@ TYPES = {"count": pa.int64(), "label": pa.string(), "bag": pa.list_(pa.string())
 TTL = {"user": timedelta(days=7), "item": timedelta(days=2), "group": None}
 """Of the view of each entity; groups never expire."""
 ENTITIES = {name: Entity(name=name, join_keys=[f"{name}_id"], value_type=ValueType.STRING) for name in TTL}
+BIG = 2**53 + 1
+"""The first integer that a float cannot hold."""
 
 
 def at(days: float) -> datetime:
@@ -75,3 +77,17 @@ def entities(rows: list[dict[str, Any]]) -> pa.Table:
 
 def references(*names: str, fields=("count",)) -> list[str]:
     return [f"{name}:{name}_{field}" for name in names for field in fields]
+
+
+ROWS = [
+    {"user": "b", "item": "a", "group": "a", "time": at(1)},
+    {"user": "a", "item": "no", "group": "a", "time": at(1)},
+    {"user": "no", "item": "a", "group": None, "time": at(1)},
+    {"user": "b", "item": "a", "group": "a", "time": at(1)},
+    {"user": "a", "item": "a", "group": "a", "time": at(9)},
+]
+
+
+def retrieve(folder, rows, *names, fields=("count",), store=None, **more):
+    store = store or open_store(folder)
+    return store.get_historical_features(entity_df=rows, features=references(*names, fields=fields), **more)

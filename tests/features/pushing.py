@@ -23,6 +23,8 @@ from feature_repo import store as repo
 CONFIG = SimulatorConfig(days=9, users=40, items=30, impressions=3_000, seed=4, ctr=0.3, cvr=0.3)
 END = datetime(2026, 1, 14, tzinfo=UTC)
 """When the shop's log ends."""
+SECOND, MINUTE, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(days=1)
+NOON = END + timedelta(hours=12)
 KNOWN = END + timedelta(hours=3)
 """All that a nightly job wrote is in the store then."""
 SIDES = {"user_activity": "user", "item_activity": "item"}

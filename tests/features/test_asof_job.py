@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import subprocess
 import sys
 from datetime import timedelta
@@ -17,43 +16,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from feast import FeatureView, Field
-from feast.data_format import DeltaFormat
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64, Int64, String
-from features.asof_made import ENTITIES, FIELDS, TTL, US, at, entities, open_store, references, source, view, write
+from features.asof_made import (
+    BIG,
+    ENTITIES,
+    FIELDS,
+    ROWS,
+    TTL,
+    US,
+    at,
+    entities,
+    open_store,
+    retrieve,
+    source,
+    view,
+    write,
+)
 
 from components.contracts.errors import DataError, UsageError
-from feature_repo.asof import job as asof_job
 from feature_repo.asof import sql
 from feature_repo.asof.job import connect
-
-BIG = 2**53 + 1
-"""The first integer that a float cannot hold."""
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A store's folder with two users, an item and a group."""
-    full = {"count": BIG, "label": "é", "bag": ["x", "y"], "weights": [0.5, 1e-300]}
-    write(tmp_path, "user", [{"key": "a", "event": at(0), **full}, {"key": "b", "event": at(0), "bag": []}])
-    write(tmp_path, "item", [{"key": "a", "event": at(0), "count": 2}])
-    write(tmp_path, "group", [{"key": "a", "event": at(0), "count": 3}])
-    return tmp_path
-
-
-def retrieve(folder, rows, *names, fields=("count",), store=None, **more):
-    store = store or open_store(folder)
-    return store.get_historical_features(entity_df=rows, features=references(*names, fields=fields), **more)
-
-
-ROWS = [
-    {"user": "b", "item": "a", "group": "a", "time": at(1)},
-    {"user": "a", "item": "no", "group": "a", "time": at(1)},
-    {"user": "no", "item": "a", "group": None, "time": at(1)},
-    {"user": "b", "item": "a", "group": "a", "time": at(1)},
-    {"user": "a", "item": "a", "group": "a", "time": at(9)},
-]
 
 
 def test_types_nulls_and_empty_lists_stay_what_they_are(folder):
@@ -114,68 +98,6 @@ def test_entity_rows_can_be_given_in_many_ways(folder, kind):
     assert found["item_count"].to_pylist() == [2, None, 2, 2, None]
 
 
-@pytest.fixture(scope="module")
-def many(tmp_path_factory):
-    """Sixty thousand rows in no order of time, some of them twice, and twenty versions of each of a hundred users."""
-    folder = tmp_path_factory.mktemp("many")
-    draw = random.Random(7)
-    versions = [
-        {"key": f"u{k}", "event": at(d), "count": 100 * k + d, "label": "x" * 30} for d in range(20) for k in range(100)
-    ]
-    for name in TTL:
-        write(folder, name, versions if name == "user" else [])
-    rows = entities([{"user": f"u{draw.randrange(110)}", "time": at(draw.random() * 20)} for _ in range(60_000)])
-    rows = pa.concat_tables([rows, rows.slice(0, 5_000)])
-    expected = [
-        100 * int(user[1:]) + (time - at(0)).days if int(user[1:]) < 100 else None
-        for user, time in zip(rows["user_id"].to_pylist(), rows["event_timestamp"].to_pylist(), strict=True)
-    ]
-    return folder, rows, expected
-
-
-def test_every_row_comes_back_in_its_place(many, tmp_path):
-    folder, rows, expected = many
-    store = open_store(folder)
-    pq.write_table(rows, tmp_path / "rows.parquet", row_group_size=2_048)
-    for given in (rows, tmp_path / "rows.parquet", f"FROM '{tmp_path}/rows.parquet'"):
-        found = retrieve(folder, given, "user", store=store).to_arrow()
-        assert found["n"].equals(rows["n"])
-        assert found["user_count"].to_pylist() == expected
-
-
-def test_the_result_streams_to_one_file(many, tmp_path):
-    folder, rows, expected = many
-    job = retrieve(folder, rows, "user", fields=("count", "label"))
-    assert job.to_parquet(tmp_path / "out.parquet") == 65_000
-    found = pq.read_table(tmp_path / "out.parquet")
-    assert found["n"].equals(rows["n"])
-    assert found["user_count"].to_pylist() == expected
-    assert found.schema.field("event_timestamp").type == US
-    assert [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
-
-
-def test_the_result_streams_in_batches(many):
-    folder, rows, expected = many
-    batches = list(retrieve(folder, rows, "user").to_batches(10_000))
-    assert len(batches) > 3
-    assert pa.Table.from_batches(batches)["user_count"].to_pylist() == expected
-
-
-def test_where_slices_end_does_not_show(many, tmp_path, monkeypatch):
-    folder, rows, expected = many
-    pq.write_table(rows, tmp_path / "rows.parquet", row_group_size=2_048)
-    monkeypatch.setattr(asof_job, "SLICE", 1e-3)
-    monkeypatch.setattr(asof_job, "ROW_GROUP", 1_000)
-    for given in (tmp_path / "rows.parquet", rows):
-        job = retrieve(folder, given, "user", fields=("count", "label"))
-        assert job.to_parquet(tmp_path / "out.parquet") == 65_000
-        found = pq.read_table(tmp_path / "out.parquet")
-        assert found["n"].equals(rows["n"])
-        assert found["user_count"].to_pylist() == expected
-        assert found.equals(job.to_arrow())
-    assert pq.read_metadata(tmp_path / "out.parquet").num_row_groups >= 65
-
-
 def test_no_rows_are_a_result_too(folder, tmp_path):
     job = retrieve(folder, entities([]), "user", fields=FIELDS)
     assert job.to_parquet(tmp_path / "out.parquet") == 0
@@ -184,26 +106,6 @@ def test_no_rows_are_a_result_too(folder, tmp_path):
         assert table.schema.field("user_count").type == pa.int64()
     assert list(job.to_batches(10)) == []
     assert len(job.to_df()) == 0
-
-
-def test_little_memory_is_enough(many):
-    """DuckDB may hold less than the rows take; what does not fit goes to disk."""
-    folder, rows, expected = many
-    wide = rows
-    for number in range(25):
-        wide = wide.append_column(f"wide{number}", pa.array([f"{n} {'.' * 100}" for n in range(len(rows))]))
-    assert wide.nbytes > 150e6
-    store = open_store(folder, offline={"memory_limit": "100MB", "threads": 1})
-    found = pa.Table.from_batches(retrieve(folder, wide, "user", store=store).to_batches(1_000))
-    assert found["user_count"].to_pylist() == expected
-    assert found["wide24"].equals(wide["wide24"])
-
-
-def test_too_little_memory_is_said_to_be(many):
-    folder, rows, _ = many
-    store = open_store(folder, offline={"memory_limit": "1MB"})
-    with pytest.raises(DataError, match=r"more than the 1MB it may hold.* raise memory_limit"):
-        retrieve(folder, rows, "user", store=store).to_arrow()
 
 
 def test_a_failed_retrieval_leaves_no_file_and_the_old_one(folder, tmp_path):
@@ -391,71 +293,6 @@ def test_on_demand_views_are_computed_in_memory_and_not_streamed(folder, tmp_pat
     for stream in (lambda: job.to_parquet(tmp_path / "x.parquet"), lambda: list(job.to_batches(5))):
         with pytest.raises(UsageError, match=r"cannot compute on-demand feature views \(halved\)"):
             stream()
-
-
-TIMED = {"event_timestamp": pa.array([at(1)], US)}
-WRONG_ROWS = {
-    "kind": ([1], "entity rows came as list"),
-    "no file": ("rows/nowhere.parquet", "rows/nowhere.parquet does not exist"),
-    "remote": ("s3://bucket/rows.parquet", "lie at s3://bucket/rows.parquet: this store reads local Parquet"),
-    "no key": (pa.table(TIMED), "no column 'user_id', which feature view 'user' needs"),
-    "key of another type": (
-        pa.table({"user_id": [1], **TIMED}), "'12' and 12 are two keys",
-    ),
-    "no time": (pa.table({"user_id": ["a"]}), r"0 columns of times \(none\)"),
-    "two times": (pa.table({"user_id": ["a"], **dict.fromkeys("xy", TIMED["event_timestamp"])}), r"\(x, y\)"),
-    "time as text": (pa.table({"user_id": ["a"], "event_timestamp": ["today"]}), "event_timestamp .* is VARCHAR"),
-    "a feature's name": (
-        pa.table({"user_id": ["a"], "User_Count": [1], **TIMED}), "user_count would be in the result twice",
-    ),
-    "a reserved name": (pa.table({"user_id": ["a"], "asof_row": [1], **TIMED}), "kept for the join"),
-    "no SQL": ("SELECT FROM WHERE", "cannot be read"),
-    "mixed types": (
-        pd.DataFrame({"user_id": ["a", 1], "event_timestamp": [pd.Timestamp(at(1))] * 2}), "mixes types",
-    ),
-    "nothing": (None, "does not list them by time alone"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("given", "sentence"), WRONG_ROWS.values(), ids=WRONG_ROWS)
-def test_entity_rows_that_are_none_are_refused(folder, given, sentence):
-    with pytest.raises((UsageError, DataError), match=sentence):
-        retrieve(folder, given, "user")
-
-
-def change(folder, edit):
-    path = folder / "user.parquet"
-    pq.write_table(edit(pq.read_table(path)), path)
-
-
-WRONG_TABLES = {
-    "no feature": (lambda t: t.drop_columns(["user_count"]), "have no column 'user_count'"),
-    "no event time": (lambda t: t.drop_columns(["event_timestamp"]), "have no column 'event_timestamp'"),
-    "no created time": (lambda t: t.drop_columns(["created"]), "have no column 'created'"),
-    "a time as text": (lambda t: t.set_column(2, "created", pa.array(["x", "y"])), "'created' as VARCHAR, which is no"),
-    "a name of DuckDB's": (lambda t: t.append_column("file_index", pa.array([0, 0])), "column 'file_index', a name"),
-}
-
-
-@pytest.mark.parametrize(("edit", "sentence"), WRONG_TABLES.values(), ids=WRONG_TABLES)
-def test_a_table_that_cannot_be_joined_is_named(folder, edit, sentence):
-    store = open_store(folder)
-    change(folder, edit)
-    with pytest.raises(DataError, match=f"the rows of feature view 'user' .*{sentence}"):
-        retrieve(folder, entities(ROWS), "user", store=store)
-
-
-def test_a_table_that_is_gone_is_named(folder):
-    store = open_store(folder)
-    (folder / "user.parquet").unlink()
-    with pytest.raises(DataError, match=r"feature view 'user': .*user.parquet does not exist"):
-        retrieve(folder, entities(ROWS), "user", store=store)
-
-
-def test_a_source_that_is_no_parquet_is_refused(folder):
-    delta = view(folder, "user", source=source(folder, "user", file_format=DeltaFormat()))
-    with pytest.raises(UsageError, match="'user' reads a FileSource that is no local Parquet"):
-        retrieve(folder, entities(ROWS), "user", store=open_store(folder, [delta]))
 
 
 def test_rows_whose_columns_are_named_like_duckdb_s_own(folder):

@@ -1,4 +1,4 @@
-"""Events in, rows out: each event once, when it happened, whatever becomes of the process."""
+"""Events in, rows out: each event once, when it happened."""
 
 from __future__ import annotations
 
@@ -9,26 +9,24 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from features import pushing
-from features.pushing import END, HandClock, copy_shop, counted, event, line, make_shop, offline, online, opened, us
+from features.pushing import (
+    DAY,
+    END,
+    MINUTE,
+    NOON,
+    SECOND,
+    HandClock,
+    counted,
+    event,
+    line,
+    offline,
+    online,
+    opened,
+    us,
+)
 
-from components.contracts.errors import Busy, CorruptArtifact, ServiceError, UsageError
-from components.contracts.locks import exclusive
-from components.features.activity import online as push_online
-from components.features.activity import tables as push_tables
+from components.contracts.errors import Busy, UsageError
 from components.features.materialize import materialize_dataset
-
-SECOND, MINUTE, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(days=1)
-NOON = END + timedelta(hours=12)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return make_shop(tmp_path_factory.mktemp("pushed"))
-
-
-@pytest.fixture
-def shop(made, tmp_path):
-    return copy_shop(made, tmp_path)
 
 
 def moment(microseconds):
@@ -185,90 +183,6 @@ def test_integers_are_ids_and_other_zones_are_times(shop):
     assert taken == ("clicks", "7", "i1", us(NOON - SECOND))
 
 
-@pytest.mark.parametrize("moment_", ["before online", "between views", "after online"])
-def test_a_restart_loses_nothing(shop, monkeypatch, moment_):
-    data, home = shop
-    clock = HandClock(NOON)
-    sent = [event("click", "u3", "i5", NOON - SECOND), event("conversion", "u3", "i5", NOON - SECOND)]
-    write, seen = push_online.SqliteOnline.write, []
-
-    def fails(self, view, rows):
-        if moment_ != "after online" and len(seen) == (moment_ == "between views"):
-            raise ServiceError("gone")
-        seen.append(view)
-        write(self, view, rows)
-
-    monkeypatch.setattr(push_online.SqliteOnline, "write", fails)
-
-    def push_and_die():
-        with opened(data, home, clock) as pusher:
-            for one in sent:
-                pusher.take(one)
-            pusher.flush()
-            raise KeyboardInterrupt
-
-    with pytest.raises((ServiceError, KeyboardInterrupt)):
-        push_and_die()
-    monkeypatch.undo()
-    assert not offline(data, "user_activity")
-    clock.time += MINUTE
-    restarted = clock.time
-    with opened(data, home, clock) as pusher:
-        assert pusher.counts.recovered == 2
-        for one in sent:
-            pusher.take(one)
-        assert pusher.flush() is None
-        assert pusher.counts.duplicates == 2
-    for view, key in (("user_activity", "u3"), ("item_activity", "i5")):
-        assert online(home, view, key) == counted(data, view, key, NOON, sent)
-        (row,) = offline(data, view)
-        assert (row["created"] > restarted) == (moment_ != "after online")
-    with opened(data, home, clock) as pusher:
-        assert pusher.counts.recovered == 0
-
-
-@pytest.mark.parametrize("step", [0, 1, 2])
-def test_a_kill_while_rows_go_offline_doubles_none(shop, monkeypatch, step):
-    data, home = shop
-    append, done = push_tables.append_rows, []
-
-    def fails(folder, rows):
-        if len(done) == step:
-            raise KeyboardInterrupt
-        done.append(folder)
-        append(folder, rows)
-
-    def push_and_die():
-        with opened(data, home, HandClock(NOON)) as pusher:
-            pusher.take(event("click", "u3", "i5", NOON - SECOND))
-            pusher.flush()
-            monkeypatch.setattr(push_tables, "append_rows", fails)
-            pusher.settle()
-
-    with pytest.raises(KeyboardInterrupt):
-        push_and_die()
-    monkeypatch.undo()
-    with opened(data, home, HandClock(NOON + MINUTE)):
-        pass
-    assert [len(offline(data, view)) for view in pushing.SIDES] == [1, 1]
-    events = sorted((data / "activity" / "events").glob("push-*"))
-    assert sum(pq.read_metadata(file).num_rows for file in events) == 1
-
-
-def test_a_torn_last_line_of_the_journal_is_not_acted_on(shop):
-    data, home = shop
-    with pushing.killed(opened(data, home, HandClock(NOON))) as pusher:
-        pusher.take(event("click", "u3", "i5", NOON - SECOND))
-        pusher.flush()
-    pending = data / "activity" / "pending.jsonl"
-    pending.write_text(pending.read_text() + '{"stamp":17')
-    with opened(data, home, HandClock(NOON)) as pusher:
-        assert pusher.counts.recovered == 1
-    pending.write_text('{"stamp":17\n{"held":[]}\n')
-    with pytest.raises(CorruptArtifact, match="line 1 is not what"), opened(data, home, HandClock(NOON)):
-        pass
-
-
 def test_a_clock_set_back_never_takes_a_value_back(shop):
     data, home = shop
     clock = HandClock(NOON)
@@ -286,61 +200,6 @@ def test_a_clock_set_back_never_takes_a_value_back(shop):
         clock.time = NOON + SECOND
         pusher.flush()
         assert online(home, "user_activity", "u3") == counted(data, "user_activity", "u3", NOON, sent)
-
-
-def test_small_files_are_put_together_and_no_row_is_lost(shop, monkeypatch):
-    data, home = shop
-    monkeypatch.setattr(push_tables, "COMPACT_FILES", 4)
-    monkeypatch.setattr(push_tables.compact, "__defaults__", (4, None))
-    clock, sent = HandClock(NOON), []
-    with opened(data, home, clock) as pusher:
-        for number in range(10):
-            clock.time += MINUTE
-            sent.append(event("click", f"u{number}", "i5", clock.time - SECOND))
-            pusher.take(sent[-1])
-            pusher.flush()
-            with exclusive(home.lock, "a run"):
-                pusher.settle()
-        table = data / "features" / "item_activity"
-        assert len(list(table.glob("push-*"))) == 10, "a run was reading"
-        before = sorted(offline(data, "item_activity"), key=lambda row: row["event_timestamp"])
-        clock.time += MINUTE
-        pusher.take(event("click", "u1", "i6", clock.time - SECOND))
-        pusher.flush()
-        pusher.settle()
-        assert len(list(table.glob("push-*"))) == 1
-    after = sorted(offline(data, "item_activity"), key=lambda row: row["event_timestamp"])
-    assert [row for row in after if row["item_id"] == "i5"] == before
-    with opened(data, home, clock) as pusher:
-        for one in sent:
-            pusher.take(one)
-        assert pusher.flush() is None
-
-
-def test_events_that_count_no_more_leave_the_journal(shop, monkeypatch):
-    data, home = shop
-    monkeypatch.setattr(push_tables.compact, "__defaults__", (2, None))
-    clock = HandClock(NOON)
-    with opened(data, home, clock) as pusher:
-        for _ in range(3):
-            pusher.take(event("click", "u3", "i5", clock.time - SECOND))
-            pusher.flush()
-            pusher.settle()
-            clock.time += 5 * DAY
-    kept = [row for file in (data / "activity" / "events").glob("push-*") for row in pq.read_table(file).to_pylist()]
-    assert len(kept) == 2
-    assert all(row["event_timestamp"] > NOON for row in kept)
-
-
-def test_what_a_crash_left_twice_is_put_together_once(shop):
-    data, _ = shop
-    table = data / "features" / "item_activity"
-    rows = pq.read_table(table).slice(0, 3)
-    file = push_tables.append(table, rows)
-    copy = file.with_name(file.name.replace("-", "-", 1).replace(file.stem.split("-")[-1], "ab"))
-    copy.write_bytes(file.read_bytes())
-    assert push_tables.compact(table, files=2) == 2
-    assert len(offline(data, "item_activity")) == 3
 
 
 def test_a_materialization_takes_no_push_back(shop):

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from features import pushing
-from features.pushing import END, HandClock, copy_shop, event, line, make_shop, offline, online, opened
+from features.pushing import END, HandClock, copy_shop, event, line, offline, online, opened
 from servers import redis_cluster, redis_server
 
 from components.contracts.dataset import FEATURES, read_info, view_names, write_info
@@ -29,14 +29,9 @@ NOON = END + timedelta(hours=12)
 USERS, ITEMS = ("u1", "u2", "never-seen"), ("i1", "i2", "i3", "never-shown")
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return make_shop(tmp_path_factory.mktemp("pushed"))
-
-
 @pytest.fixture(params=["embedded", "redis", "cluster"])
-def shop(request, made, tmp_path, monkeypatch):
-    data, home = copy_shop(made, tmp_path)
+def shop(request, pushed, tmp_path, monkeypatch):
+    data, home = copy_shop(pushed, tmp_path)
     if request.param == "embedded":
         yield data, home
         return
@@ -136,8 +131,8 @@ def test_training_sees_what_serving_saw(shop):
     assert len(set(clicks)) == 2
 
 
-def test_a_row_is_seen_from_the_moment_it_was_created(made, tmp_path):
-    data, home = copy_shop(made, tmp_path)
+def test_a_row_is_seen_from_the_moment_it_was_created(pushed, tmp_path):
+    data, home = copy_shop(pushed, tmp_path)
     before = online(home, "user_activity", "u1")["user_clicks_7d"]
     with opened(data, home, HandClock(NOON)) as pusher:
         pusher.take(event("click", "u1", "i1", NOON - SECOND))
@@ -147,10 +142,10 @@ def test_a_row_is_seen_from_the_moment_it_was_created(made, tmp_path):
     assert [row["user_clicks_7d"] for row in found] == [before, before + 1]
 
 
-def test_a_recording_is_pushed_alike_however_fast_it_comes(made, tmp_path):
+def test_a_recording_is_pushed_alike_however_fast_it_comes(pushed, tmp_path):
     found = []
     for name, size in (("one", 1), ("all", 100)):
-        data, home = copy_shop(made, tmp_path / name)
+        data, home = copy_shop(pushed, tmp_path / name)
         write_info(data, read_info(data).model_copy(update={"clock": "frozen"}))
         lines = [line("click", f"u{n % 4}", "i1", NOON + n * timedelta(seconds=0.1)) for n in range(20)]
         with opened(data, home, None) as pusher:
@@ -194,8 +189,8 @@ class Esmm:
         return out
 
 
-def test_the_command_counts_within_a_second_and_ends_in_order(made, tmp_path):
-    data, home = copy_shop(made, tmp_path)
+def test_the_command_counts_within_a_second_and_ends_in_order(pushed, tmp_path):
+    data, home = copy_shop(pushed, tmp_path)
     command = Esmm(data, home).started()
     now = datetime.now(UTC)
     command.send(line("click", "live-user", "live-item", now))
@@ -215,8 +210,8 @@ def test_the_command_counts_within_a_second_and_ends_in_order(made, tmp_path):
 
 
 @pytest.mark.slow
-def test_kills_at_any_moment_lose_and_double_nothing(made, tmp_path):
-    data, home = copy_shop(made, tmp_path)
+def test_kills_at_any_moment_lose_and_double_nothing(pushed, tmp_path):
+    data, home = copy_shop(pushed, tmp_path)
     write_info(data, read_info(data).model_copy(update={"clock": "frozen"}))
     file = tmp_path / "events.jsonl"
     sent = 500
