@@ -55,17 +55,9 @@ def tell(
     from components.search.tell import tell as write
 
     with stage(f"tell-{number + 1}") as facts:
-        facts.update(
-            write(
-                SearchConfig.parse(config),
-                [Asked.parse(item["asked"]) for item in asked],
-                [Path(state.path) for state in reached],
-                Path(study.path),
-                Path(states.path),
-                Path(told.path),
-                Path(kept.path),
-            )
-        )
+        trials = [Asked.parse(item["asked"]) for item in asked]
+        paths = [Path(part.path) for part in (study, states, told, kept)]
+        facts.update(write(SearchConfig.parse(config), trials, [Path(state.path) for state in reached], *paths))
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
