@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from contextlib import closing
 from datetime import timedelta
 
@@ -12,6 +11,7 @@ from feast.infra.online_stores.sqlite import SqliteOnlineStore  # noqa: F401 (it
 from features import online_made as made
 from features.made import at
 from features.online_made import NAMES, PROJECT, every_type, plain, write_tables
+from meanwhile import meanwhile
 from servers import redis_cluster, redis_server
 
 from components.contracts import layout
@@ -313,9 +313,9 @@ def test_readers_see_whole_states_meanwhile(tmp_path):
     place = Place.of(tmp_path / "place", PROJECT, {})
     users = [f"u{n}" for n in range(300)]
     up(place, write_tables(tmp_path / "t0", {"plain": plain([(user, 1, 1, 0) for user in users])}), 10)
-    over, seen, failures = threading.Event(), [], []
+    seen, failures = [], []
 
-    def read():
+    def read(over):
         with closing(sqlite3.connect(place.folder / "online.db")) as db:
             while not over.is_set():
                 try:
@@ -324,17 +324,10 @@ def test_readers_see_whole_states_meanwhile(tmp_path):
                 except sqlite3.Error as error:
                     failures.append(error)
 
-    readers = [threading.Thread(target=read) for _ in range(2)]
-    for reader in readers:
-        reader.start()
-    try:
+    with meanwhile(read):
         for number in (1, 2):
             rows = plain([(user, 10 + number, 10 + number, number) for user in users])
             up(place, write_tables(tmp_path / f"t{number}", {"plain": rows}), 12 + number)
-    finally:
-        over.set()
-        for reader in readers:
-            reader.join()
     assert failures == []
     assert {(rows, kinds) for rows, kinds, _ in seen} == {(600, 1)}
     assert len({value for *_, value in seen}) > 1
@@ -347,10 +340,10 @@ def test_readers_of_redis_see_whole_rows_meanwhile(tmp_path, server, monkeypatch
     place = made.on_redis(tmp_path / "place", server.address)
     users = [f"u{n}" for n in range(300)]
     up(place, write_tables(tmp_path / "t0", {"plain": plain([(user, 1, 1, 0) for user in users])}), 10)
-    over, mixed, generations = threading.Event(), [], set()
+    mixed, generations = [], set()
     fields = [layout.redis_field("plain", "a"), layout.redis_field("plain", "b"), layout.redis_time_field("plain")]
 
-    def read():
+    def read(over):
         client = server.client()
         while not over.is_set():
             pipe = client.pipeline(transaction=False)
@@ -361,14 +354,9 @@ def test_readers_of_redis_see_whole_rows_meanwhile(tmp_path, server, monkeypatch
                 if row[0] != row[1]:
                     mixed.append(row)
 
-    reader = threading.Thread(target=read)
-    reader.start()
-    try:
+    with meanwhile(read, threads=1):
         for number in (1, 2):
             rows = plain([(user, 10 + number, 10 + number, number) for user in users])
             up(place, write_tables(tmp_path / f"t{number}", {"plain": rows}), 12 + number)
-    finally:
-        over.set()
-        reader.join()
     assert mixed == []
     assert 1 < len(generations) <= 3

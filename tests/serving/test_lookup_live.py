@@ -6,12 +6,12 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import threading
 from contextlib import closing
 
 import pytest
 from features.made import AS_OF, at, spec
 from lookup_made import fill, given, place, tables
+from meanwhile import meanwhile
 
 from components.contracts.errors import ServiceError
 from components.contracts.times import format_utc
@@ -36,25 +36,18 @@ def test_readers_see_old_or_new_and_are_never_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("ESMM_HOME", str(tmp_path / "home"))
     folder = fill(tmp_path)
     opened = OnlineLookup(place(folder), spec(), "frozen")
-    seen, failures, stop = set(), [], threading.Event()
+    seen, failures = set(), []
 
-    def read():
-        while not stop.is_set():
+    def read(over):
+        while not over.is_set():
             try:
                 seen.add(tuple(opened.rows("u1", ["i1", "i3"], given("i1", "i3")).columns["item_clicks_7d"].tolist()))
             except ServiceError as error:
                 failures.append(error)
 
-    readers = [threading.Thread(target=read) for _ in range(2)]
-    for reader in readers:
-        reader.start()
-    try:
+    with meanwhile(read):
         for number in (1, 2):
             fill(tmp_path, tables(clicks=100 * number), number=number)
-    finally:
-        stop.set()
-        for reader in readers:
-            reader.join()
     seen.add(tuple(opened.rows("u1", ["i1", "i3"], given("i1", "i3")).columns["item_clicks_7d"].tolist()))
     opened.close()
     assert failures == []

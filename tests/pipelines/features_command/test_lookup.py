@@ -8,8 +8,6 @@ from pathlib import Path
 from features_command import AS_OF, Esmm, by_name
 from servers import redis_server
 
-# -- lookup
-
 
 def test_lookup_shows_what_the_service_would_see(filled, data):
     looked = filled.json("lookup", "--data", data, "--user", "u1", "--items", "i1,i2, i4,nothing,i1")
