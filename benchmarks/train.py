@@ -6,10 +6,10 @@ its own, in turns within one run. What the peers do and what was done for them: 
 - `*_rows_per_s`: training on rows that lie in memory, each contender by its own loop, batches cut and all. The ratio is
   our median rate over theirs; ours is with bfloat16 products where the CPU multiplies bfloat16, as on a GPU, else with
   float32. `ready_*`: the peers' loops with batches cut beforehand.
+- `train_compiled_vs_*`: ours with `training.compile` besides, where there is a C++ compiler; compiling is not counted.
 - `epoch_*_s`: from files to a network trained for a pass and evaluated, each by its own loop and loader.
 - `time_to_quality_*_s`: DeepCTR-Torch's one pass, and our training until the CTCVR AUC on test is what that pass
   reached; loading and evaluation left out of both.
-- `train_compiled_vs_*`: the same with `training.compile`, where there is a C++ compiler; compiling is not counted.
 - `share_of_products_*`: rows a second over those of a loop that does nothing but the step's matrix products.
 - With `full`, quality: each contender trained for a pass over worlds of other seeds; AUC on test, and mean and 95%
   interval of the paired differences between this trainer and whichever peer has the best mean.
@@ -23,7 +23,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -46,7 +46,7 @@ Device = Literal["cpu", "cuda"]
 SEEDS = 5
 STEPS = {"esmm_fp32": 40, "esmm_bf16": 60, "esmm_compiled": 60, "by_hand": 40, "products_fp32": 60, "products_bf16": 90}
 """A turn, so that turns take about as long as each other."""
-NAMES = {"by_hand": "handwritten"}
+NAMES = {"by_hand": "handwritten", "esmm_bf16": "not"}
 """In ratios."""
 TASKS = ("ctr", "cvr", "ctcvr")
 
@@ -120,15 +120,15 @@ class Bench:
 
     def compared(self, middle: dict[str, float], size: str) -> Ratios:
         """Ratios of the contenders' median rates."""
+
+        def over(label: str, name: str, rivals: Iterable[str]) -> Ratios:
+            return {f"{label}_vs_{NAMES.get(rival, rival)}_{size}": middle[name] / middle[rival] for rival in rivals}
+
         rivals = [name for name in middle if name not in (*self.ours, *self.compiled, *self.products)]
-        fastest = middle[self.fastest]
-        ratios = {f"train_vs_{NAMES.get(rival, rival)}_{size}": fastest / middle[rival] for rival in rivals}
+        ratios = over("train", self.fastest, rivals)
         for name in self.compiled:
-            ratios[f"train_compiled_vs_not_{size}"] = middle[name] / fastest
-            ratios |= {
-                f"train_compiled_vs_{NAMES.get(rival, rival)}_{size}": middle[name] / middle[rival] for rival in rivals
-            }
-        ratios[f"train_fp32_vs_handwritten_{size}"] = middle["esmm_fp32"] / middle["by_hand"]
+            ratios |= over("train_compiled", name, [self.fastest, *rivals])
+        ratios |= over("train_fp32", "esmm_fp32", ["by_hand"])
         for name, bare in zip(self.ours, self.products, strict=True):
             ratios[f"share_of_{bare}_{size}"] = middle[name] / middle[bare]
         return ratios

@@ -48,8 +48,8 @@ class Ours:
         self.folder, self.sizes, self.device = folder, sizes, torch.device(device)
         self.truth = read(folder, "test")
         self.train, self.test = (rows_of(read(folder, part), self.device) for part in ("train", "test"))
-        settings = {"batch_size": BATCH, "min_steps": 1, "hidden": HIDDEN, "evaluations": 1, "precision": precision}
-        self.config = TrainingConfig.parse(settings | {"compile": compiled})
+        sizes_of_training = {"batch_size": BATCH, "min_steps": 1, "hidden": HIDDEN, "evaluations": 1}
+        self.config = TrainingConfig.parse({**sizes_of_training, "precision": precision, "compile": compiled})
         self.fresh(0)
         self.batches = cycle(self.pass_over(self.train))
 
